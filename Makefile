@@ -1,0 +1,35 @@
+# Each target sets itself up: the first use creates .venv, later ones reuse it until pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgres,plot]'
+	touch $@
+
+demo: $(STAMP) ## Watch an agent use what it was told in a process that has since ended
+	$(BIN)/python -m examples.demo
+
+test: $(STAMP) ## Run every test
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint, formatting, types, import direction, public names
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --quiet tests/test_public_api.py
+
+bench: $(STAMP) ## Measure speed, size and recall on this machine
+	$(BIN)/python -m deltamem_agents.evaluation.bench
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs
