@@ -1,0 +1,175 @@
+"""One inference thread per loaded model, fair between its jobs.
+
+A job is a generator; the thread takes one step of each live job in turn. What a job yields travels to its consumer, who
+may be a plain thread or a coroutine of any event loop. Nothing here belongs to an event loop, and nothing here is global
+but the lazily made default registry.
+"""
+
+import functools
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from backbone.errors import EngineClosedError
+from backbone.jobs import Job, Steps, Task
+
+if TYPE_CHECKING:
+    from backbone.loading import Backbone
+
+__all__ = ["Engine", "EngineRegistry", "Job", "default_registry", "shared_engine"]
+
+T = TypeVar("T")
+
+_STOP_SECONDS = 30.0
+
+
+class _Worker:
+    """Run tasks in turn on one daemon thread, started by the first of them."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.tasks: deque[Task[Any]] = deque()
+        self.thread: threading.Thread | None = None
+        self.closed = False
+
+    def add(self, task: Task[Any]) -> None:
+        with self.changed:
+            if self.closed:
+                raise EngineClosedError("this engine has been closed; ask for another one before submitting a job")
+            self.tasks.append(task)
+            if self.thread is None:
+                self.thread = threading.Thread(target=self.run, name="backbone-inference", daemon=True)
+                self.thread.start()
+            self.changed.notify_all()
+
+    def run(self) -> None:
+        with torch.no_grad():  # for this thread, which runs nothing but jobs
+            while (task := self.take()) is not None:
+                if task.step():
+                    with self.changed:
+                        self.tasks.append(task)
+                del task  # an idle thread must not keep the last job, and through it the engine, alive
+        for left in self.tasks:
+            left.finish(EngineClosedError("the engine was closed while this job was running"))
+            left.close_generator()
+        self.tasks.clear()
+
+    def take(self) -> Task[Any] | None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.tasks or self.closed)
+            return None if self.closed else self.tasks.popleft()
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join(_STOP_SECONDS)
+
+
+class Engine:
+    """Own a loaded backbone and the one thread that runs it.
+
+    Each step of a job's generator is one bounded piece of work (a token, a piece of a prompt); live jobs take turns, step
+    by step. The thread starts with the first job, does not keep the interpreter alive, and ends when the engine is closed
+    or no longer used.
+    """
+
+    def __init__(self, backbone: "Backbone") -> None:
+        """Take a backbone; no thread is started yet."""
+        self.backbone = backbone
+        self._worker = _Worker()
+        # Also runs at exit, so that the interpreter does not end in the middle of a step.
+        weakref.finalize(self, self._worker.close)
+
+    def submit(self, steps: Steps[T]) -> Job[T]:
+        """Queue a job: `steps` makes its generator on the inference thread; what it yields, except None, is delivered.
+
+        Raises EngineClosedError after close().
+        """
+        task = Task(steps, self)
+        self._worker.add(task)
+        return Job(task)
+
+    def close(self) -> None:
+        """Stop the thread after its present step; consumers of unfinished jobs get EngineClosedError.
+
+        May be called again, and from a job.
+        """
+        self._worker.close()
+
+
+class EngineRegistry:
+    """Share loaded engines by (model, adapter, revision, device, dtype).
+
+    load is called with the arguments of get and returns a Backbone; None is backbone.loading.load_backbone.
+    """
+
+    def __init__(self, load: "Callable[..., Backbone] | None" = None) -> None:
+        """Start with nothing loaded."""
+        self._load = load
+        self._lock = threading.Lock()
+        self._engines: dict[tuple[str | None, ...], Future[Engine]] = {}
+
+    def get(
+        self,
+        model: str | Path | None = None,
+        *,
+        adapter: str | Path | None = None,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+    ) -> Engine:
+        """Return the engine of these arguments, loading it the first time; threads that ask at once wait for one load.
+
+        A load that fails raises in everybody who waited for it, and is tried again by whoever asks next.
+        """
+        options = {"adapter": adapter, "revision": revision, "device": device, "dtype": dtype}
+        key = tuple(
+            None if value is None else str(value).removeprefix("torch.") for value in (model, *options.values())
+        )
+        with self._lock:
+            known = self._engines.get(key)
+            if known is None:
+                mine = self._engines[key] = Future()
+        if known is not None:
+            return known.result()
+        try:
+            mine.set_result(Engine(self._loader()(model, **options)))
+        except BaseException as error:
+            with self._lock:
+                self._engines.pop(key, None)
+            mine.set_exception(error)
+        return mine.result()
+
+    def close(self) -> None:
+        """Close every engine and forget it; asking again loads afresh."""
+        with self._lock:
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            if engine.exception() is None:
+                engine.result().close()
+
+    def _loader(self) -> "Callable[..., Backbone]":
+        if self._load is not None:
+            return self._load
+        from backbone.loading import load_backbone
+
+        return load_backbone
+
+
+@functools.cache
+def default_registry() -> EngineRegistry:
+    """Return the registry that is used where none is given: one a process, made on the first call, closable."""
+    return EngineRegistry()
+
+
+def shared_engine(model: str | Path | None = None, **options: Any) -> Engine:
+    """Return an engine of the default registry; arguments as EngineRegistry.get."""
+    return default_registry().get(model, **options)
