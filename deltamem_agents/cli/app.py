@@ -1,0 +1,85 @@
+"""Declare the commands and options of `deltamem`, and turn expected errors into one line."""
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from backbone import DeltaMemError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="deltamem",
+    help="Talk to an agent whose memory outlives its prompt, and measure what it remembers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+evaluation = typer.Typer(help="Measure the memory.", no_args_is_help=True)
+app.add_typer(evaluation, name="eval")
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `deltamem` a group of commands."""
+
+
+Thread = Annotated[str, typer.Option(help="Name of the conversation; an existing one is resumed.")]
+Model = Annotated[str | None, typer.Option(help="Hub name or path of a backbone; the bundled one if left out.")]
+Adapter = Annotated[str | None, typer.Option(help="Path or hub name of the backbone's memory adapter.")]
+Database = Annotated[str, typer.Option(help="Where threads are kept: sqlite:///file, postgresql://… or memory://.")]
+
+
+@app.command()
+def chat(
+    thread: Thread = "default",
+    model: Model = None,
+    adapter: Adapter = None,
+    db: Database = "sqlite:///deltamem.sqlite",
+) -> None:
+    """Talk to an agent; Ctrl-C stops a reply, Ctrl-D ends the program."""
+    from deltamem_agents.cli.chat import run_chat
+
+    run_chat(thread=thread, model=model, adapter=adapter, db=db)
+
+
+Facts = Annotated[int, typer.Option(min=1, help="Facts told in each conversation.")]
+Distance = Annotated[int, typer.Option(min=0, help="Tokens of unrelated work between facts and question.")]
+Updates = Annotated[bool, typer.Option("--updates", help="Change some facts before asking; the newest value counts.")]
+Mode = Annotated[Literal["tsw", "ssw", "msw"], typer.Option(help="Which bundled adapter to measure.")]
+Threads = Annotated[int, typer.Option(min=1, help="Conversations to measure.")]
+Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@evaluation.command()
+def recall(
+    facts: Facts = 4,
+    distance: Distance = 500,
+    updates: Updates = False,
+    mode: Mode = "msw",
+    threads: Threads = 32,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how often a fact is recalled once it has left the prompt, beside the controls."""
+    from deltamem_agents.cli.recall import print_recall
+
+    print_recall(
+        facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed, as_json=as_json
+    )
+
+
+def main() -> None:
+    """Run the command line; an expected error becomes one line on stderr and exit status 1."""
+    try:
+        app()
+    except DeltaMemError as error:
+        typer.secho(error_line(error), err=True, fg=typer.colors.RED)
+        sys.exit(1)
+
+
+def error_line(error: DeltaMemError) -> str:
+    """Return the message of `error` as a single line."""
+    return f"error: {' '.join(str(error).split())}"

@@ -1,0 +1,1 @@
+"""A small ledger: entries, totals and a text report."""

@@ -1,0 +1,43 @@
+"""Check that importing the packages, and asking the command line for help, stays cheap."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"chromadb", "langchain", "langchain_core", "langgraph", "numpy", "sqlalchemy", "torch", "transformers"}
+PRINT_MODULES = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{PRINT_MODULES}"], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("package", ["backbone", "deltamem_agents"])
+def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
+    """A bare import costs no torch, no transformers and no langchain."""
+    assert not loaded_by(f"import {package}") & HEAVY
+
+
+def test_a_lazy_name_loads_what_it_needs() -> None:
+    """Using a name is what loads torch, so that the checks above do not pass for want of content."""
+    assert {"torch", "transformers"} <= loaded_by(
+        "from deltamem_agents import ChatDeltaMem; ChatDeltaMem().lc_id()"
+    ) | (loaded_by("from backbone import MemoryState, load_backbone"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """Help is printed by typer and rich alone."""
+    code = (
+        "import sys\n"
+        f"sys.argv = ['deltamem', *{arguments!r}]\n"
+        "from deltamem_agents.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code"
+    )
+    assert not loaded_by(code) & HEAVY
