@@ -1,0 +1,120 @@
+"""Turn episodes into padded token batches."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from backbone.tiny.episodes import Episode, Query, Turn
+from backbone.tiny.tokenizer import encode_turns, system_text
+
+__all__ = ["Batch", "Row", "collate", "flat_row", "turns_of"]
+
+POSITIONS = 4096
+OTHER_WEIGHT = 0.1  # what people and tools say: enough to read it, not to learn it by heart
+
+
+@dataclass
+class Row:
+    """Hold one sequence: ids, loss weight per token, query number per token (-1: none), message number per token."""
+
+    ids: list[int]
+    weights: list[float]
+    queries: list[int]
+    messages: list[int]
+    noise: list[bool]
+
+    @classmethod
+    def empty(cls) -> "Row":
+        """Return a row without tokens."""
+        return cls([], [], [], [], [])
+
+    def add(self, ids: Sequence[int], head: int, *, trained: bool, query: int = -1, message: int = -1, noise: bool = False) -> None:
+        """Append one message's tokens; the model says those from `head` on, when `trained`."""
+        size = len(ids)
+        self.ids.extend(ids)
+        said = [1.0] * (size - head - 1) + [0.0] if trained else [OTHER_WEIGHT] * (size - head)
+        self.weights.extend([0.0] * head + said)
+        self.queries.extend(([-1] * head + [query] * (size - head - 1) + [-1])[:size])
+        self.messages.extend([message] * size)
+        self.noise.extend([noise] * size)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold padded tensors `[B, T]`; padding stands at the right and has weight 0."""
+
+    ids: Tensor
+    weights: Tensor
+    queries: Tensor
+    messages: Tensor
+    noise: Tensor
+    real: Tensor
+
+
+def turns_of(query: Query) -> list[Turn]:
+    """Return the turns of a query, with its recalled block first."""
+    recalled = [Turn(query.recalled, "recalled")] if query.recalled else []
+    return [*recalled, *query.turns]
+
+
+def system_row(tokenizer: PreTrainedTokenizerFast, episode: Episode) -> Row:
+    """Return a row that holds the system message, if there is one."""
+    row = Row.empty()
+    if text := system_text(episode):
+        ids = tokenizer(f"<|im_start|>system\n{text}<|im_end|>\n", add_special_tokens=False).input_ids
+        row.add(ids, len(ids), trained=False)
+    return row
+
+
+def add_turns(row: Row, tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], *, query: int = -1) -> None:
+    """Append turns as messages of the conversation."""
+    number = max(row.messages, default=-1)
+    for turn, (ids, head) in zip(turns, encode_turns(tokenizer, turns), strict=True):
+        written = turn.message["role"] != "system"
+        number += written
+        asked = query if turn.kind == "answer" else -1
+        row.add(
+            ids, head, trained=turn.trained, query=asked, message=number if written else -1, noise=turn.kind != "fact"
+        )
+
+
+def flat_row(tokenizer: PreTrainedTokenizerFast, episode: Episode, limit: int) -> Row:
+    """Return the whole episode as one sequence of at most `limit` tokens: history, then as many queries as fit."""
+    row = system_row(tokenizer, episode)
+    add_turns(row, tokenizer, episode.history)
+    for number, query in enumerate(episode.queries):
+        before = len(row.ids)
+        add_turns(row, tokenizer, turns_of(query), query=number)
+        if len(row.ids) > limit:
+            for values in (row.ids, row.weights, row.queries, row.messages, row.noise):
+                del values[before:]
+            break
+    return row
+
+
+def collate(rows: Sequence[Row], pad: int) -> Batch:
+    """Return the rows padded at the right to one length."""
+    width = max(len(row.ids) for row in rows)
+
+    def padded(name: str, fill: float) -> Tensor:
+        return torch.tensor([[*getattr(row, name), *[fill] * (width - len(row.ids))] for row in rows])
+
+    real = torch.tensor([[True] * len(row.ids) + [False] * (width - len(row.ids)) for row in rows])
+    return Batch(padded("ids", pad), padded("weights", 0.0), padded("queries", -1), padded("messages", -1), padded("noise", False), real)
+
+
+def jumping_positions(rng: random.Random, batch: Batch) -> Tensor:
+    """Return position ids `[B, T]` with jumps, so that short rows also train far positions (after PoSE, arXiv 2309.10400)."""
+    size, width = batch.ids.shape
+    positions = torch.arange(width).repeat(size, 1)
+    for row in range(size):
+        spare = POSITIONS - width
+        for _ in range(rng.choice((0, 1, 2, 3))):
+            jump = rng.randrange(max(1, spare // rng.choice((2, 4, 16))))
+            positions[row, rng.randrange(width) :] += jump
+            spare -= jump
+    return positions

@@ -1,0 +1,231 @@
+"""Generate conversations in which people state facts, change them, do unrelated work, ask, and ask for actions."""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backbone.tiny.domain import ACTIONS, ATTRIBUTES, Action, Attribute, attribute
+from backbone.tiny.noise import COLUMNS, Message, assistant, noise_segment, tool_call, user
+from backbone.tiny.toolset import DOMAIN_TOOLS, Schema, generic_tool_exchange, json_exchange
+
+__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "answer_text", "generate_episode", "is_held_out", "statement"]
+
+STATEMENTS = (
+    "The {a} is {v}.", "Use {v} as the {a}.", "For the {a} we use {v}.", "Please remember that the {a} is {v}.",
+    "Our {a} is {v}.", "We settled on {v} for the {a}.", "From now on the {a} is {v}.", "Note that our {a} is {v}.",
+    "{a}: {v}", "Set the {a} to {v}.", "We decided that the {a} will be {v}.", "Keep in mind that {v} is our {a}.",
+    "As for the {a}, take {v}.", "{v} is the {a} of this project.",
+)  # fmt: skip
+UPDATES = (
+    "Change of plan: the {a} is now {v}.", "We switched the {a} to {v}.", "The {a} has changed to {v}.",
+    "Forget the old {a}, it is {v} now.", "Update: the {a} is {v}.", "I changed my mind, the {a} is {v}.",
+    "The {a} is no longer the same, use {v}.", "From today the {a} is {v} instead.",
+)  # fmt: skip
+QUESTIONS = (
+    "What is the {a}?", "Which {a} do we use?", "Remind me of the {a}.", "Do you remember the {a}?",
+    "What did I say about the {a}?", "Tell me the {a}.", "What was the {a} again?",
+)  # fmt: skip
+SYSTEMS = (
+    "You are a coding assistant.", "You are a data analyst.", "You are a helpful assistant.", "Answer briefly.",
+    "You are a careful assistant for a software project.", "You help with code and data. Answer in one sentence.",
+    "You work on a repository with tools.", "You are an assistant that remembers what it is told.",
+)  # fmt: skip
+RESULTS = (
+    "{n} passed in 0.{n}s", "1 failed, {n} passed", "ok", "All checks passed!", "exit code 0", "done in {n} ms",
+    "exit code 1\nerror: line {n} is wrong", "{n} files were left unchanged", "Ran {n} tests in 0.0{n}s\n\nOK", "",
+)  # fmt: skip
+HELD_OUT_SHARE = 8
+
+
+def is_held_out(name: str, value: str, template: str) -> bool:
+    """Tell whether this combination of attribute, value and phrasing is kept from training."""
+    return zlib.crc32(f"{name}|{value}|{template}".encode()) % HELD_OUT_SHARE == 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Hold one message and whether the model is trained to say it."""
+
+    message: Message
+    kind: str
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Query:
+    """Hold a question, the expected reply and what it is about (`value` None: it was never told)."""
+
+    attribute: str
+    value: str | None
+    turns: tuple[Turn, ...]
+    recalled: Message | None = None
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Hold what was said, and questions that are to be answered from it."""
+
+    system: str | None
+    tools: tuple[Schema, ...]
+    history: tuple[Turn, ...]
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class EpisodeOptions:
+    """Set the size and the kind of an episode; `noise` counts unrelated exchanges."""
+
+    facts: int
+    noise: int
+    queries: int
+    update_share: float = 0.3
+    unknown_share: float = 0.15
+    action_share: float = 0.2
+    tools_share: float = 0.3
+    recalled_share: float = 0.0
+    group_share: float = 0.15
+    plain_reply_share: float = 0.25
+    behind: bool = False
+    held_out: bool = False
+
+
+def answer_text(name: str, value: str | None) -> str:
+    """Return the reply to a question about the attribute `name`."""
+    return f"The {name} is unknown to me." if value is None else f"The {name} is {value}."
+
+
+def statement(rng: random.Random, item: Attribute, value: str, *, update: bool = False, held_out: bool = False) -> str:
+    """Return a sentence that states `value`, in a phrasing that training has (or, with `held_out`, has never) seen."""
+    templates = (*UPDATES, *STATEMENTS[:2]) if update else (*STATEMENTS, *item.statements, *item.statements)
+    fitting = [t for t in templates if is_held_out(item.names[0], value, t) == held_out]
+    text = rng.choice(fitting or templates).format(a=rng.choice(item.names), v=value)
+    return text[0].upper() + text[1:] if text[0] != value[0] else text
+
+
+def _acknowledge(facts: Sequence[tuple[Attribute, str]]) -> str:
+    return "Noted: " + "; ".join(f"the {item.names[0]} is {value}" for item, value in facts) + "."
+
+
+def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], options: EpisodeOptions) -> list[Turn]:
+    """Return one exchange in which the user states `facts`."""
+    text = " ".join(
+        statement(rng, item, value, update=update, held_out=options.held_out) for item, value, update in facts
+    )
+    if rng.random() < options.plain_reply_share:
+        reply = Turn(assistant(rng.choice(("Noted.", "Okay.", "Understood.", "Sure."))), "fact")
+    else:
+        reply = Turn(assistant(_acknowledge([(item, value) for item, value, _ in facts])), "fact", trained=True)
+    return [Turn(user(text), "fact"), reply]
+
+
+def _noise(rng: random.Random, *, tools: bool) -> list[Turn]:
+    messages = noise_segment(rng, tools=tools)
+    return [Turn(message, "noise", trained=message["role"] == "assistant") for message in messages]
+
+
+def _events(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute]) -> Iterator[list[tuple[Attribute, str, bool]]]:
+    """Yield groups of statements in order: every attribute once, some again later with another value."""
+    first = [(item, rng.choice(item.values), False) for item in chosen]
+    changed = [entry for entry in first if rng.random() < options.update_share]
+    later = [(item, rng.choice([v for v in item.values if v != value]), True) for item, value, _ in changed]
+    order = list(first)
+    for entry in later:
+        at = next(i for i, (item, _, _) in enumerate(order) if item is entry[0])
+        order.insert(rng.randrange(at + 1, len(order) + 1), entry)
+    while order:
+        size = rng.choice((2, 3)) if rng.random() < options.group_share else 1
+        group, order = order[:size], order[size:]
+        names = [item.names[0] for item, _, _ in group]
+        if len(set(names)) < len(names):
+            group, order = group[:1], group[1:] + order
+        yield group
+
+
+def _history(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute], *, tools: bool) -> tuple[list[Turn], dict[str, str]]:
+    values: dict[str, str] = {}
+    blocks: list[list[Turn]] = []
+    for group in _events(rng, options, chosen):
+        blocks.append(_telling(rng, group, options))
+        values.update({item.names[0]: value for item, value, _ in group})
+    for _ in range(options.noise):
+        at = len(blocks) if options.behind else rng.randrange(len(blocks) + 1)
+        blocks.insert(at, _noise(rng, tools=tools))
+    return [turn for block in blocks for turn in block], values
+
+
+def _question(rng: random.Random, item: Attribute, value: str | None) -> tuple[Turn, ...]:
+    text = rng.choice((*QUESTIONS, *item.questions)).format(a=rng.choice(item.names))
+    return Turn(user(text), "ask"), Turn(assistant(answer_text(item.names[0], value)), "answer", trained=True)
+
+
+def _action(rng: random.Random, action: Action, value: str | None) -> tuple[Turn, ...]:
+    column = rng.choice(COLUMNS)
+    request = Turn(user(rng.choice(action.requests).format(c=column)), "ask")
+    if value is None:
+        return request, Turn(assistant(answer_text(action.attribute, None)), "answer", trained=True)
+    arguments: dict[str, Any] = {} if action.copied is None else {action.copied: column}
+    call = tool_call(action.tool, {**arguments, action.argument: value})
+    result = {"role": "tool", "tool_call_id": "call_0", "content": rng.choice(RESULTS).format(n=rng.randrange(100))}
+    done = assistant(action.report.format(c=column, v=value))
+    return request, Turn(call, "answer", trained=True), Turn(result, "after"), Turn(done, "after", trained=True)
+
+
+def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], *, tools: bool) -> Query:
+    unknown = rng.random() < options.unknown_share or not values
+    acting = tools and rng.random() < options.action_share
+    candidates: list[Any] = [a for a in ACTIONS if (a.attribute in values) != unknown] if acting else []
+    if not candidates:
+        acting, candidates = False, [a for a in ATTRIBUTES if (a.names[0] in values) != unknown]
+    picked = rng.choice(candidates)
+    name = picked.attribute if acting else picked.names[0]
+    value, recalled = values.get(name), None
+    if options.recalled_share and not acting and rng.random() < options.recalled_share:
+        recalled, value = _recalled(rng, name, value)
+    turns = _action(rng, picked, value) if acting else _question(rng, picked, value)
+    return Query(name, value, turns, recalled)
+
+
+def _recalled(rng: random.Random, name: str, told: str | None) -> tuple[Message, str | None]:
+    """Return a recalled block that may hold a statement about `name`, and the value that is known with it."""
+    item = attribute(name)
+    value = told or (rng.choice(item.values) if rng.random() < 0.8 else None)
+    texts = [rng.choice(("The log looks fine.", "Renamed the loader.", "Hello there.")) for _ in range(rng.randrange(2))]
+    if value is not None:
+        texts.insert(rng.randrange(len(texts) + 1), statement(rng, item, value))
+    if not texts:
+        texts = ["Nothing else was said."]
+    lines = [f"[m:{rng.randrange(16**4):04x}] 2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02} user: {t}" for t in texts]
+    return {"role": "system", "content": "<recalled>\n" + "\n".join(lines) + "\n</recalled>"}, value
+
+
+def _toolset(rng: random.Random, options: EpisodeOptions) -> tuple[Schema, ...]:
+    if rng.random() >= options.tools_share:
+        return ()
+    tools = list(DOMAIN_TOOLS)
+    rng.shuffle(tools)
+    return tuple(tools)
+
+
+def _generic(rng: random.Random) -> Episode:
+    """Return a short conversation about any tool, as every agent has them."""
+    schema, exchange = generic_tool_exchange(rng) if rng.random() < 0.85 else (None, json_exchange(rng))
+    schemas = [schema] if schema else []
+    if schema and rng.random() < 0.3:
+        schemas.insert(rng.randrange(2), generic_tool_exchange(rng)[0])
+    system = rng.choice(SYSTEMS) if rng.random() < 0.3 else None
+    turns = tuple(Turn(message, "noise", trained=message["role"] == "assistant") for message in exchange)
+    return Episode(system, tuple(schemas), turns, ())
+
+
+def generate_episode(rng: random.Random, options: EpisodeOptions, *, generic_share: float = 0.0) -> Episode:
+    """Return a new episode drawn from `rng`."""
+    if rng.random() < generic_share:
+        return _generic(rng)
+    tools = _toolset(rng, options)
+    chosen = rng.sample(ATTRIBUTES, options.facts)
+    history, values = _history(rng, options, chosen, tools=bool(tools))
+    queries = tuple(_query(rng, options, values, tools=bool(tools)) for _ in range(options.queries))
+    system = rng.choice(SYSTEMS) if rng.random() < 0.5 else None
+    return Episode(system, tools, tuple(history), queries)

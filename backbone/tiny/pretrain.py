@@ -1,0 +1,138 @@
+"""Train the bundled backbone on whole conversations in its window."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from backbone.tiny.batches import POSITIONS, Batch, collate, flat_row, jumping_positions
+from backbone.tiny.episodes import EpisodeOptions, generate_episode
+from backbone.tiny.optimizer import backbone_optimizers
+
+__all__ = ["PretrainOptions", "backbone_config", "exact_answers", "pretrain"]
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Set the length of the training and its step size."""
+
+    steps: int = 1400
+    tokens: int = 6144
+    lr: float = 4e-3
+    seed: int = 0
+
+
+def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    """Return the shape of the bundled backbone."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        head_dim=32,
+        max_position_embeddings=2 * POSITIONS,
+        rope_parameters={"rope_theta": 100_000.0, "rope_type": "default"},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _width(rng: random.Random, progress: float) -> int:
+    """Return the row length: short rows first, longer ones as the training goes on."""
+    if progress < 0.1:
+        return 192
+    if progress < 0.35:
+        return rng.choice((192, 256, 384))
+    return rng.choice((192, 256, 384, 512, 768)) if progress < 0.8 else rng.choice((256, 512, 768, 1536))
+
+
+def _options(rng: random.Random, width: int, progress: float) -> EpisodeOptions:
+    facts = rng.randrange(1, max(2, min(17, width // 40)))
+    if progress < 0.1:
+        facts, noise = rng.randrange(1, 5), 0
+    else:
+        noise = rng.randrange(max(1, (width - 60 - facts * 30) // 60))
+    return EpisodeOptions(facts=facts, noise=noise, queries=max(4, (width - facts * 30 - noise * 60) // 26), recalled_share=0.1)
+
+
+def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, tokens: int, progress: float) -> Batch:
+    width = _width(rng, progress)
+    generic = 0.0 if progress < 0.1 else 0.25
+    rows = []
+    while len(rows) < tokens // width:
+        row = flat_row(tokenizer, generate_episode(rng, _options(rng, width, progress), generic_share=generic), width)
+        while len(row.ids) < width * 0.75:  # short conversations share a row, as turns of one longer conversation do
+            extra = flat_row(tokenizer, generate_episode(rng, EpisodeOptions(0, 1, 0), generic_share=generic), width)
+            if len(row.ids) + len(extra.ids) > width:
+                break
+            for name in ("ids", "weights", "queries", "messages", "noise"):
+                getattr(row, name).extend(getattr(extra, name))
+        for name in ("ids", "weights", "queries", "messages", "noise"):
+            del getattr(row, name)[width:]
+        rows.append(row)
+    return collate(rows, tokenizer.pad_token_id)
+
+
+def weighted_loss(model: Qwen3ForCausalLM, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weighted mean of the token losses, and the predictions and the places `[N, 2]` they were made for."""
+    places = (batch.weights[:, 1:] > 0).nonzero()
+    rows, columns = places[:, 0], places[:, 1]
+    logits = model.lm_head(hidden[rows, columns])
+    targets, weights = batch.ids[rows, columns + 1], batch.weights[rows, columns + 1]
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    return (losses * weights).sum() / weights.sum(), logits.argmax(-1), places
+
+
+def exact_answers(batch: Batch, predicted: Tensor, places: Tensor) -> tuple[int, int]:
+    """Return how many answers were predicted in every token, and how many there were."""
+    rows, columns = places[:, 0], places[:, 1] + 1
+    numbers = batch.queries[rows, columns]
+    asked = numbers >= 0
+    keys = rows[asked] * 1000 + numbers[asked]
+    _, index = keys.unique(return_inverse=True)
+    count = int(index.max()) + 1 if len(index) else 0
+    right = (predicted == batch.ids[rows, columns])[asked]
+    correct = torch.ones(count, dtype=torch.long).scatter_reduce(0, index, right.long(), "amin")
+    return int(correct.sum()), count
+
+
+def _schedule(step: int, steps: int) -> float:
+    progress = step / steps
+    return min(1.0, (step + 1) / 50) * (1.0 if progress < 0.4 else max(0.02, (1 - progress) / 0.6))
+
+
+def pretrain(tokenizer: PreTrainedTokenizerFast, options: PretrainOptions, report: Report) -> Qwen3ForCausalLM:
+    """Return a backbone trained from random weights; `report(phase, step, steps, figures)` is called each step."""
+    torch.manual_seed(options.seed)
+    rng = random.Random(options.seed)
+    model = Qwen3ForCausalLM(backbone_config(tokenizer))
+    optimizers = backbone_optimizers(model, options.lr)
+    for step in range(options.steps):
+        progress = step / options.steps
+        batch = _batch(rng, tokenizer, options.tokens, progress)
+        started = time.perf_counter()
+        positions = jumping_positions(rng, batch)
+        hidden = model.model(input_ids=batch.ids, position_ids=positions, use_cache=False).last_hidden_state
+        loss, predicted, places = weighted_loss(model, hidden, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * _schedule(step, options.steps)
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+        right, count = exact_answers(batch, predicted, places)
+        seconds = time.perf_counter() - started
+        report("backbone", step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds})
+    return model.eval()
