@@ -1,0 +1,129 @@
+"""Turn LangChain messages into what a chat template takes, and into the identities that absorbing goes by."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
+
+from backbone import PromptError
+from deltamem_agents.window import Entry, Role
+from deltamem_agents.working_memory import DIGEST_BYTES
+
+__all__ = ["to_entries", "to_template_message"]
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+}
+_TEXT_BLOCKS = {"text", "input_text", "output_text"}
+# Said elsewhere on the message (calls), or not part of what a later turn should read (reasoning).
+_SILENT_BLOCKS = {
+    "tool_use",
+    "tool_call",
+    "tool_call_chunk",
+    "invalid_tool_call",
+    "input_json_delta",
+    "function_call",
+    "reasoning",
+    "reasoning_content",
+    "thinking",
+    "redacted_thinking",
+}
+
+
+def to_entries(messages: Sequence[BaseMessage]) -> list[Entry]:
+    """Give each message its identity, role and tool calls.
+
+    The identity is the message's id; without one, its role, text and calls, counted among equal ones in the list.
+    Raises PromptError for an empty list, an unknown role, or content that is not text.
+    """
+    if not messages:
+        raise PromptError("the message list is empty; give at least one message")
+    seen: Counter[str] = Counter()
+    entries = []
+    for message in messages:
+        role = _role(message)
+        if message.id is not None:
+            identity = f"id\0{message.id}"
+        else:
+            content = f"content\0{role}\0{_text(message)}\0{_calls_key(message)}"
+            seen[content] += 1
+            identity = f"{content}\0{seen[content]}"
+        digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+        entries.append(Entry(digest, role, _call_ids(message)))
+    return entries
+
+
+def to_template_message(message: BaseMessage) -> dict[str, Any]:
+    """Turn one message into the OpenAI-shaped dict that chat templates read; arguments stay a dict."""
+    role = _role(message)
+    shaped: dict[str, Any] = {"role": role, "content": _text(message)}
+    if isinstance(message, ToolMessage):
+        shaped["tool_call_id"] = message.tool_call_id
+        if message.name:
+            shaped["name"] = message.name
+    elif isinstance(message, AIMessage):
+        # The model sees its own malformed call as it wrote it, so that the error that follows makes sense.
+        raw = [call["args"] or "" for call in message.invalid_tool_calls]
+        shaped["content"] = "\n".join(part for part in (shaped["content"], *raw) if part)
+        if message.tool_calls:
+            shaped["tool_calls"] = [
+                {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": call["args"]}}
+                for call in message.tool_calls
+            ]
+    return shaped
+
+
+def _role(message: BaseMessage) -> Role:
+    if isinstance(message, AIMessage):
+        return "assistant"
+    if isinstance(message, HumanMessage):
+        return "user"
+    if isinstance(message, SystemMessage):
+        return "system"
+    if isinstance(message, ToolMessage):
+        return "tool"
+    if isinstance(message, ChatMessage) and message.role in _ROLES:
+        return _ROLES[message.role]
+    role = message.role if isinstance(message, ChatMessage) else message.type
+    raise PromptError(f"expected a message of role system, user, assistant or tool, got {role!r}; leave it out")
+
+
+def _call_ids(message: BaseMessage) -> tuple[str, ...]:
+    if isinstance(message, ToolMessage):
+        return (message.tool_call_id,)
+    if isinstance(message, AIMessage):
+        return tuple(call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls) if call["id"])
+    return ()
+
+
+def _calls_key(message: BaseMessage) -> str:
+    if isinstance(message, ToolMessage):
+        return message.tool_call_id
+    if isinstance(message, AIMessage):
+        return json.dumps([[call["name"], call["args"]] for call in message.tool_calls], sort_keys=True, default=str)
+    return ""
+
+
+def _text(message: BaseMessage) -> str:
+    """Join a message's text; raises PromptError for images and other content that a text model cannot read."""
+    if isinstance(message.content, str):
+        return message.content
+    parts: list[str] = []
+    for block in message.content:
+        if isinstance(block, str):
+            parts.append(block)
+            continue
+        kind = block.get("type")
+        if kind in _TEXT_BLOCKS and isinstance(text := block.get("text"), str):
+            parts.append(text)
+        elif kind not in _SILENT_BLOCKS:
+            raise PromptError(f"expected text, got a content block of type {kind!r}; this model reads text only")
+    return "".join(parts)
