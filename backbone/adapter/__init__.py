@@ -1,0 +1,1 @@
+"""Attach a δ-mem working memory to a frozen decoder."""

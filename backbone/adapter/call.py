@@ -1,0 +1,98 @@
+"""Hold what one forward call knows: which tokens are real, which write, which message each belongs to."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backbone.adapter.state import MemoryState
+
+
+class SegmentPlan(NamedTuple):
+    """Say where messages begin and end in a call: a run is a stretch of real tokens with one id.
+
+    Run 0 is the message left open before the call (empty if there was none). A position is a count of tokens; the last
+    position is the end of the call.
+    """
+
+    run_of: Tensor  # [B, T]
+    members: Tensor  # [B, G, T] float: 1 where a token is written with run g
+    counts: Tensor  # [B, G]: written tokens of run g, those before the call included
+    run_at: Tensor  # [B, P]: the run that is open at a position
+    members_at: Tensor  # [B, P, T] float: the members of that run before the position
+    counts_at: Tensor  # [B, P]
+    ids_at: Tensor  # [B, P]: that run's id, -1 if nothing is open
+
+
+class LayerResult(NamedTuple):
+    """Hold what a layer's memory did in a call: reads [B, T, H·r], and states at the positions, the last one the end.
+
+    `sums` [B, P, d] and `before` [B, P, H, r, r] describe the open message; None without message-level writes.
+    """
+
+    reads: Tensor
+    states: Tensor
+    sums: Tensor | None = None
+    before: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryCall:
+    """Carry one forward call's inputs to the wrapped projections and their results back.
+
+    `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1] counts of tokens
+    whose states are asked for; the last is T.
+    """
+
+    memory: MemoryState
+    valid: Tensor | None
+    write: Tensor | None
+    writes: bool
+    positions: Tensor
+    segments: SegmentPlan | None
+    results: dict[str, LayerResult] = field(default_factory=dict)
+    steered: set[tuple[str, str]] = field(default_factory=set)
+
+
+CURRENT_CALL: ContextVar[MemoryCall | None] = ContextVar("delta_mem_call", default=None)
+
+
+def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState, positions: Tensor) -> SegmentPlan:
+    """Find the runs of `ids` [B, T] among the `valid` tokens, beginning with the message that `memory` left open."""
+    batch, length = ids.shape
+    opened = memory.open_segment
+    open_ids = ids.new_full((batch,), -1) if opened is None else opened.ids
+    open_counts = torch.zeros(batch, device=ids.device) if opened is None else opened.counts
+    order = torch.arange(length, device=ids.device)
+    last_real = order.where(valid, -1).cummax(1).values  # [B, T]: the newest real token up to t, -1 if none
+    ids_after = torch.cat(
+        [open_ids[:, None], ids.gather(1, last_real.clamp_min(0)).where(last_real >= 0, open_ids[:, None])], 1
+    )
+    starts = valid & (ids != ids_after[:, :-1])
+    run_of = starts.cumsum(1)
+    runs_after = torch.cat([run_of.new_zeros(batch, 1), run_of], 1)
+    written = valid & write & (ids >= 0)
+    members = written[:, None] & (
+        run_of[:, None] == torch.arange(int(run_of[:, -1].max()) + 1, device=ids.device)[:, None]
+    )
+    run_at = runs_after.gather(1, positions)
+    members_at = written[:, None] & (run_of[:, None] == run_at[:, :, None]) & (order < positions[:, :, None])
+    counts, counts_at = members.sum(2).float(), members_at.sum(2).float()
+    counts[:, 0] += open_counts
+    return SegmentPlan(
+        run_of=run_of,
+        members=members.float(),
+        counts=counts,
+        run_at=run_at,
+        members_at=members_at.float(),
+        counts_at=counts_at + (run_at == 0) * open_counts[:, None],
+        ids_at=ids_after.gather(1, positions),
+    )
+
+
+def layer_states(results: Mapping[str, LayerResult], index: int) -> dict[str, Tensor]:
+    """Give every layer's state at one of the call's positions."""
+    return {name: result.states[:, index] for name, result in results.items()}

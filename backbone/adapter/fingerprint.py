@@ -1,0 +1,37 @@
+"""Identify an adapter on a backbone."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from backbone.adapter.config import DeltaMemConfig
+
+# Few values say which model it is; hashing gigabytes would make loading wait.
+_SAMPLED_VALUES = 256
+
+
+def fingerprint_of(model: PreTrainedModel, config: DeltaMemConfig, adapter: Mapping[str, Tensor]) -> str:
+    """Give the hex sha256 of options, adapter weights (float32), and what identifies the backbone.
+
+    The backbone counts with names, shapes and the first values of its weights in bfloat16, so one checkpoint has one
+    fingerprint whether it is loaded in float32 or in half precision, and another checkpoint of the same shape has another.
+    """
+    digest = hashlib.sha256(_json(config.to_dict()))
+    for name, tensor in sorted(adapter.items()):
+        digest.update(_json([name, list(tensor.shape)]))
+        digest.update(tensor.to("cpu", torch.float32).contiguous().view(torch.uint8).numpy().tobytes())
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        digest.update(_json([name.replace(".base.", "."), list(tensor.shape)]))
+        if tensor.is_floating_point():
+            sample = tensor.detach().flatten()[:_SAMPLED_VALUES].to("cpu", torch.bfloat16)
+            digest.update(sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

@@ -1,0 +1,109 @@
+"""Check what a forward call was given and plan the memory's part in it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from backbone.adapter.call import MemoryCall, plan_segments
+from backbone.adapter.config import DeltaMemConfig
+from backbone.adapter.state import MemoryState
+from backbone.errors import StateMismatchError
+
+
+def prepare_call(
+    config: DeltaMemConfig,
+    empty: MemoryState,
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    memory: MemoryState | None,
+    write_mask: Tensor | None,
+    segment_ids: Tensor | None,
+    state_positions: Tensor | Sequence[int] | None,
+) -> MemoryCall:
+    """Plan a call; `empty` is a zero memory of the right shapes, used if `memory` is None."""
+    if input_ids.dim() != 2 or 0 in input_ids.shape:
+        raise ValueError(f"input_ids must be [B, T] with at least one token, got {list(input_ids.shape)}")
+    batch, length = input_ids.shape
+    device = input_ids.device
+    memory = empty if memory is None else matching(memory, empty).to(device)
+    valid = None
+    if attention_mask is not None:
+        if attention_mask.dim() != 2 or len(attention_mask) != batch or attention_mask.shape[1] < length:
+            raise ValueError(
+                f"attention_mask must be [B, past + T], here [{batch}, ≥ {length}], got {list(attention_mask.shape)}"
+            )
+        valid = attention_mask[:, -length:].to(device) != 0
+    write = _mask("write_mask", write_mask, (batch, length), device)
+    writes = write is None or bool(write.any())
+    allowed = valid if write is None else write if valid is None else valid & write
+    positions = _positions(state_positions, batch, length, device)
+    if config.granularity == "token":
+        if segment_ids is not None:
+            raise ValueError('segment_ids are for adapters with granularity "message"; this one writes every token')
+        return MemoryCall(memory, valid, allowed, writes, positions, None)
+    if segment_ids is None:
+        if writes:
+            raise ValueError(
+                "this adapter writes once a message: pass segment_ids [B, T] (a message's number for each token, -1 for "
+                "tokens that are not written), or a write_mask that is all False to only read"
+            )
+        return MemoryCall(memory.closed(), valid, allowed, writes, positions, None)
+    if segment_ids.shape != input_ids.shape or segment_ids.is_floating_point():
+        raise ValueError(f"segment_ids must be integers [{batch}, {length}], got {list(segment_ids.shape)}")
+    if not writes and memory.open_segment is None:
+        return MemoryCall(memory, valid, allowed, writes, positions, None)
+    everything = torch.ones_like(input_ids, dtype=torch.bool)
+    plan = plan_segments(
+        segment_ids.to(device),
+        everything if valid is None else valid,
+        everything if allowed is None else allowed,
+        memory,
+        positions,
+    )
+    return MemoryCall(memory, valid, allowed, writes, positions, plan)
+
+
+def prepare_positions(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Tensor | None:
+    """Count positions [B, T] over the real tokens, so that a padded row is what it is alone; None leaves it to the model."""
+    if position_ids is not None or attention_mask is None:
+        return position_ids
+    counted = (attention_mask != 0).long().cumsum(1) - 1
+    return counted.clamp_min(0)[:, -input_ids.shape[1] :].to(input_ids.device)
+
+
+def matching(memory: MemoryState, empty: MemoryState) -> MemoryState:
+    """Give `memory` if it fits a model whose empty memory is `empty`; raises StateMismatchError if not."""
+    if memory.fingerprint != empty.fingerprint:
+        raise StateMismatchError(
+            f"the memory belongs to adapter and backbone {memory.fingerprint[:12]}, this model is {empty.fingerprint[:12]}"
+        )
+    for name, tensor in empty.layers.items():
+        found = memory.layers.get(name)
+        if found is None or found.shape != tensor.shape:
+            shape = None if found is None else list(found.shape)
+            raise StateMismatchError(f"the memory of {name} must be {list(tensor.shape)} (batch first), got {shape}")
+    return memory
+
+
+def _mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor | None:
+    if mask is None:
+        return None
+    if mask.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)}, got {list(mask.shape)}")
+    return mask.to(device) != 0
+
+
+def _positions(positions: Tensor | Sequence[int] | None, batch: int, length: int, device: torch.device) -> Tensor:
+    """Give [B, P + 1] counts of tokens, the call's length last."""
+    end = torch.full((batch, 1), length, device=device)
+    if positions is None:
+        return end
+    wanted = torch.as_tensor(positions, dtype=torch.long, device=device)
+    if wanted.dim() == 1:
+        wanted = wanted.expand(batch, -1)
+    if wanted.dim() != 2 or len(wanted) != batch:
+        raise ValueError(f"state_positions must be [P] or [{batch}, P], got {list(wanted.shape)}")
+    if wanted.numel() and not (0 <= int(wanted.min()) and int(wanted.max()) <= length):
+        raise ValueError(f"state_positions count tokens of this call, 0 to {length}; got {wanted.tolist()}")
+    return torch.cat([wanted, end], 1)

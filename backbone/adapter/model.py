@@ -1,0 +1,196 @@
+"""Run a frozen decoder with a working memory that comes in and goes out as a value."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+
+from backbone.adapter.architectures import attach_layer, attention_sites
+from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall
+from backbone.adapter.config import DeltaMemConfig
+from backbone.adapter.fingerprint import fingerprint_of
+from backbone.adapter.inputs import prepare_call, prepare_positions
+from backbone.adapter.layer import LayerMemory
+from backbone.adapter.state import MemoryState, OpenSegment
+from backbone.errors import UnsupportedModelError
+
+
+class MemoryOutput(NamedTuple):
+    """Hold a pass's logits [B, T or n, V], key-value cache, memory after it, and the memory at the asked positions."""
+
+    logits: Tensor
+    past_key_values: Cache | None
+    memory: MemoryState
+    memory_at: list[MemoryState]
+
+
+class HiddenOutput(NamedTuple):
+    """Hold what MemoryOutput holds, with the last hidden states [B, T, d] in place of logits."""
+
+    hidden: Tensor
+    past_key_values: Cache | None
+    memory: MemoryState
+    memory_at: list[MemoryState]
+
+
+class MemoryModel(nn.Module):
+    """Join a frozen decoder and an adapter; made by `attach_memory` and `load_adapter`.
+
+    `backbone` is the decoder, its projections wrapped; called by itself it is the frozen model. `memory_layers` holds the
+    adapter's weights, the only trainable ones. A pass changes nothing on the model, so threads can share it.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, config: DeltaMemConfig, layers: Sequence[LayerMemory]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.memory_layers = nn.ModuleList(layers)
+        self._fingerprint: str | None = None
+
+    @property
+    def layers(self) -> list[LayerMemory]:
+        """Give the memories of the attention layers, in order."""
+        return [layer for layer in self.memory_layers if isinstance(layer, LayerMemory)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify adapter and backbone (hex sha256); a state works with one fingerprint only.
+
+        Kept until `refresh_fingerprint`, so training does not pay for it every step.
+        """
+        return self._fingerprint or self.refresh_fingerprint()
+
+    def refresh_fingerprint(self) -> str:
+        """Compute the fingerprint anew; call it after the adapter's weights have changed."""
+        self._fingerprint = fingerprint_of(self.backbone, self.config, self.adapter_tensors())
+        return self._fingerprint
+
+    def adapter_tensors(self) -> dict[str, Tensor]:
+        """Give the adapter's weights by their published names, `<attention module>.<parameter>`."""
+        return {f"{layer.name}.{name}": p.detach() for layer in self.layers for name, p in layer.named_parameters()}
+
+    def empty_memory(self, batch_size: int = 1) -> MemoryState:
+        """Give the memory of conversations in which nothing has been said; with it the frozen model's logits come out."""
+        shapes = {layer.name: (self.config.num_states, self.config.rank) for layer in self.layers}
+        return MemoryState.zeros(shapes, self.fingerprint, batch_size, self.layers[0].beta_bias.device)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        memory: MemoryState | None = None,
+        write_mask: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        *,
+        logits_to_keep: int = 0,
+        use_cache: bool = True,
+        state_positions: Tensor | Sequence[int] | None = None,
+    ) -> MemoryOutput:
+        """Read and write the memory along a batch of tokens, and give logits and the new memory.
+
+        Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None: all);
+        segment_ids [B, T] int, which message a token belongs to, -1 is not written (needed for granularity "message",
+        unless write_mask is all False); memory None is empty; state_positions [P] or [B, P] counts of tokens (columns) of
+        this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits only, 0 is all.
+        Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
+        """
+
+        def run(**inputs: Any) -> tuple[Tensor, Cache | None]:
+            out = self.backbone(**inputs, logits_to_keep=logits_to_keep)
+            return out.logits, out.past_key_values
+
+        given = (input_ids, attention_mask, position_ids, past_key_values, memory, write_mask, segment_ids)
+        return MemoryOutput(*self._pass(run, *given, use_cache, state_positions))
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        memory: MemoryState | None = None,
+        write_mask: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        *,
+        use_cache: bool = True,
+        state_positions: Tensor | Sequence[int] | None = None,
+    ) -> HiddenOutput:
+        """Do what `forward` does up to the last hidden states: for callers that want few logits or none."""
+        decoder = self.backbone.get_decoder()
+
+        def run(**inputs: Any) -> tuple[Tensor, Cache | None]:
+            out = decoder(**inputs)
+            return out.last_hidden_state, out.past_key_values
+
+        given = (input_ids, attention_mask, position_ids, past_key_values, memory, write_mask, segment_ids)
+        return HiddenOutput(*self._pass(run, *given, use_cache, state_positions))
+
+    def _pass(
+        self,
+        run: Callable[..., tuple[Tensor, Cache | None]],
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past: Cache | None,
+        memory: MemoryState | None,
+        write_mask: Tensor | None,
+        segment_ids: Tensor | None,
+        use_cache: bool,
+        state_positions: Tensor | Sequence[int] | None,
+    ) -> tuple[Tensor, Cache | None, MemoryState, list[MemoryState]]:
+        expected = self.empty_memory(len(input_ids))
+        call = prepare_call(
+            self.config, expected, input_ids, attention_mask, memory, write_mask, segment_ids, state_positions
+        )
+        token = CURRENT_CALL.set(call)
+        try:
+            out, cache = run(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=prepare_positions(input_ids, attention_mask, position_ids),
+                past_key_values=past,
+                use_cache=use_cache,
+            )
+        finally:
+            CURRENT_CALL.reset(token)
+        results = {name: self._result(call, name) for name in call.memory.layers}
+        states = [_state_at(call, results, index) for index in range(call.positions.shape[1])]
+        return out, cache, states[-1], states[:-1]
+
+    def _result(self, call: MemoryCall, name: str) -> LayerResult:
+        if name not in call.results:
+            raise UnsupportedModelError(f"{type(self.backbone).__name__} did not run {name}.q_proj in this pass")
+        return call.results[name]
+
+
+def _state_at(call: MemoryCall, results: dict[str, LayerResult], index: int) -> MemoryState:
+    """Give the memory at one of the call's positions."""
+    layers = {name: result.states[:, index] for name, result in results.items()}
+    plan = call.segments
+    if plan is None:
+        return MemoryState(layers, call.memory.fingerprint)
+    sums, before = {}, {}
+    for name, result in results.items():
+        assert result.sums is not None and result.before is not None  # a plan was made, so messages were written
+        sums[name], before[name] = result.sums[:, index], result.before[:, index]
+    segment = OpenSegment(plan.ids_at[:, index], plan.counts_at[:, index], sums, before)
+    return MemoryState(layers, call.memory.fingerprint, segment)
+
+
+def attach_memory(model: PreTrainedModel, config: DeltaMemConfig, *, seed: int | None = None) -> MemoryModel:
+    """Freeze a decoder and attach a new memory to its attention layers, in place.
+
+    `seed` draws the new weights from a generator of their own; None uses torch's global one.
+    Raises UnsupportedModelError if the decoder has no place for it, AdapterError if it carries a memory already.
+    """
+    sites = attention_sites(model, config)
+    model.requires_grad_(False)
+    layers = [attach_layer(site, config) for site in sites]
+    generator = None if seed is None else torch.Generator(layers[0].beta_bias.device).manual_seed(seed)
+    for layer in layers:
+        layer.initialise(generator)
+    return MemoryModel(model, config, layers)

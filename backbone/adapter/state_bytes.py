@@ -1,0 +1,101 @@
+"""Turn states into bytes and back.
+
+Layout, integers big-endian: 8 bytes magic, u16 version, u32 header length, header (JSON: fingerprint, layer names),
+payload (safetensors: one float32 tensor a layer), u32 crc32 of everything before it.
+"""
+
+import base64
+import binascii
+import json
+import struct
+import zlib
+from collections.abc import Mapping
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from backbone.errors import StateFormatError, StateNotFiniteError, StateVersionError
+
+MAGIC = b"DELTAMEM"
+VERSION = 1
+MAX_BYTES = 64 * 1024 * 1024  # a Qwen3-4B MSW state is 37 kB; whatever is larger than this was not written here
+
+_START = struct.Struct(">8sHI")
+_CRC = struct.Struct(">I")
+
+
+def encode(layers: Mapping[str, Tensor], fingerprint: str) -> bytes:
+    """Write float32 states; raises StateNotFiniteError for NaN or infinity."""
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in layers.items()}
+    _require_finite(tensors)
+    header = json.dumps({"fingerprint": fingerprint, "layers": list(tensors)}, separators=(",", ":")).encode()
+    body = _START.pack(MAGIC, VERSION, len(header)) + header + safetensors.torch.save(tensors)
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def decode(data: bytes | str) -> tuple[dict[str, Tensor], str]:
+    """Read states and fingerprint from what `encode` wrote, or from its base64 text."""
+    raw = _raw(data)
+    if len(raw) > MAX_BYTES:
+        raise StateFormatError(f"a state has at most {MAX_BYTES} bytes, got {len(raw)}")
+    if len(raw) < _START.size + _CRC.size or not raw.startswith(MAGIC):
+        raise StateFormatError(
+            f"these {len(raw)} bytes are not a memory state (they lack its magic number or were cut)"
+        )
+    _, version, header_length = _START.unpack_from(raw)
+    if version > VERSION:
+        raise StateVersionError(f"the state has version {version}, this project reads up to {VERSION}; update it")
+    body = raw[: -_CRC.size]
+    if zlib.crc32(body) != _CRC.unpack(raw[-_CRC.size :])[0]:
+        raise StateFormatError("the state's checksum is wrong: it was truncated or altered")
+    payload_at = _START.size + header_length
+    names, fingerprint = _read_header(body[_START.size : payload_at])
+    try:
+        tensors = safetensors.torch.load(body[payload_at:])
+    except SafetensorError as error:
+        raise StateFormatError(f"the state's tensors cannot be read: {error}") from error
+    _check(tensors, names)
+    return {name: tensors[name] for name in names}, fingerprint
+
+
+def _raw(data: bytes | str) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if not isinstance(data, str):
+        raise StateFormatError(f"expected bytes or base64 text, got {type(data).__name__}")
+    if len(data) > MAX_BYTES * 4 // 3 + 4:
+        raise StateFormatError(f"a state has at most {MAX_BYTES} bytes, got {len(data)} characters of base64")
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise StateFormatError(f"the state's text is not base64: {error}") from error
+
+
+def _read_header(raw: bytes) -> tuple[list[str], str]:
+    try:
+        header = json.loads(raw)
+        names, fingerprint = header["layers"], header["fingerprint"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StateFormatError(f"the state's header cannot be read: {error!r}") from error
+    if not isinstance(fingerprint, str) or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise StateFormatError("the state's header has a fingerprint or layer names that are not text")
+    return names, fingerprint
+
+
+def _check(tensors: Mapping[str, Tensor], names: list[str]) -> None:
+    if not names or sorted(tensors) != sorted(names):
+        raise StateFormatError(f"the state's header names {len(names)} layers, its tensors are {sorted(tensors)[:4]}")
+    batch = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors.values()}
+    for name, tensor in tensors.items():
+        square = tensor.dim() == 4 and tensor.shape[2] == tensor.shape[3]
+        if tensor.dtype != torch.float32 or not square or 0 in tensor.shape or len(batch) != 1:
+            raise StateFormatError(f"{name} must be float32 [B, H, r, r], got {tensor.dtype} {list(tensor.shape)}")
+    _require_finite(tensors)
+
+
+def _require_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise StateNotFiniteError(f"the state of {name} holds NaN or infinity; go back to an older checkpoint")

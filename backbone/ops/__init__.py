@@ -1,0 +1,1 @@
+"""Hold the numerical kernels of the backbone."""

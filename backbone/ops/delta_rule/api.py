@@ -1,0 +1,87 @@
+"""Check a call of the delta rule and send it to the form that suits its shape."""
+
+import torch
+from torch import Tensor
+
+from backbone.ops.delta_rule.chunked import CHUNK, chunked_delta_rule
+from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, UpdateMode, coefficients
+from backbone.ops.delta_rule.naive import naive_delta_rule
+from backbone.ops.delta_rule.recurrent import recurrent_delta_rule
+
+_FORMS = {"naive": naive_delta_rule, "chunked": chunked_delta_rule, "recurrent": recurrent_delta_rule}
+_MODES = ("standard", "lambda_outside", "no_lambda")
+
+
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    lam: Tensor | None = None,
+    *,
+    mode: UpdateMode = "standard",
+    initial_state: Tensor | None = None,
+    write_mask: Tensor | None = None,
+    read_mask: Tensor | None = None,
+    state_positions: Tensor | None = None,
+    form: Form = "auto",
+) -> DeltaRuleOutput:
+    """Read then write a matrix state along a sequence, differentiably in every tensor.
+
+    y_t = S_{t-1} q_t;  S_t = diag(λ_t) S_{t-1} - diag(ε_t) (S_{t-1} k_t) k_tᵀ + diag(β_t) v_t k_tᵀ, where ε is β
+    ("standard", "no_lambda") or λβ ("lambda_outside"), and λ is `lam`, 1 - β (`lam` None) or 1 ("no_lambda").
+
+    Shapes: q, k, v [B, T, H, r]; beta, lam [B, T, H, r] or [B, T, H, 1]; initial_state [B, H, r, r], its rows are value
+    rows, None is zeros; write_mask, read_mask [B, T] bool: a token without write keeps S, one without read gives 0.
+    state_positions [B, P] int: counts n, for the state after the first n tokens, in states_at.
+    The state is float32, or float64 if q is. Raises ValueError for shapes that do not fit.
+    """
+    problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)
+    name = ("recurrent" if q.shape[1] < CHUNK else "chunked") if form == "auto" else form
+    if name not in _FORMS:
+        raise ValueError(f"form must be 'auto' or one of {sorted(_FORMS)}, got {form!r}")
+    # Under autocast the products would run in half precision and the state would lose what it was told.
+    with torch.autocast(q.device.type, enabled=False):
+        out = _FORMS[name](problem)
+    if read_mask is None:
+        return out
+    return out._replace(y=out.y.where(read_mask[:, :, None, None], 0.0))
+
+
+def _problem(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    lam: Tensor | None,
+    mode: UpdateMode,
+    initial_state: Tensor | None,
+    write_mask: Tensor | None,
+    positions: Tensor | None,
+) -> Problem:
+    """Check shapes and bring everything to the state's dtype."""
+    if mode not in _MODES:
+        raise ValueError(f"mode must be one of {_MODES}, got {mode!r}")
+    if q.dim() != 4 or q.shape[1] == 0:
+        raise ValueError(f"q must be [B, T, H, r] with T ≥ 1, got {tuple(q.shape)}")
+    batch, length, heads, rank = q.shape
+    _expect("k", k, (batch, length, heads, rank))
+    _expect("v", v, (batch, length, heads, rank))
+    for name, gate in (("beta", beta), ("lam", lam)):
+        if gate is not None:
+            _expect(name, gate, (batch, length, heads, gate.shape[-1] if gate.shape[-1] == 1 else rank))
+    if write_mask is not None:
+        _expect("write_mask", write_mask, (batch, length))
+    if positions is not None:
+        _expect("state_positions", positions, (batch, positions.shape[-1]))
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    if initial_state is None:
+        initial_state = q.new_zeros(batch, heads, rank, rank, dtype=dtype)
+    _expect("initial_state", initial_state, (batch, heads, rank, rank))
+    gates = coefficients(beta.to(dtype), None if lam is None else lam.to(dtype), mode, write_mask)
+    return Problem(q.to(dtype), k.to(dtype), v.to(dtype), gates, initial_state.to(dtype), positions)
+
+
+def _expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(tensor.shape)}")
