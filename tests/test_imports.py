@@ -25,10 +25,9 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
 
 
 def test_a_lazy_name_loads_what_it_needs() -> None:
-    """Using a name is what loads torch, so that the checks above do not pass for want of content."""
-    assert {"torch", "transformers"} <= loaded_by(
-        "from deltamem_agents import ChatDeltaMem; ChatDeltaMem().lc_id()"
-    ) | (loaded_by("from backbone import MemoryState, load_backbone"))
+    """Using a name is what loads torch, so that the check above does not pass for want of content."""
+    assert "torch" in loaded_by("from backbone import MemoryState")
+    assert "langchain_core" in loaded_by("from deltamem_agents import ChatDeltaMem")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"]])

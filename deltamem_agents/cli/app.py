@@ -25,10 +25,15 @@ def _root() -> None:
     """Keep `deltamem` a group of commands."""
 
 
+DEFAULT_DB = "sqlite:///deltamem.sqlite"
+
 Thread = Annotated[str, typer.Option(help="Name of the conversation; an existing one is resumed.")]
 Model = Annotated[str | None, typer.Option(help="Hub name or path of a backbone; the bundled one if left out.")]
 Adapter = Annotated[str | None, typer.Option(help="Path or hub name of the backbone's memory adapter.")]
-Database = Annotated[str, typer.Option(help="Where threads are kept: sqlite:///file, postgresql://… or memory://.")]
+Database = Annotated[
+    str | None,
+    typer.Option(help="Where threads are kept: sqlite:///file, postgresql://… or memory://.", show_default=DEFAULT_DB),
+]
 
 
 @app.command()
@@ -36,9 +41,12 @@ def chat(
     thread: Thread = "default",
     model: Model = None,
     adapter: Adapter = None,
-    db: Database = "sqlite:///deltamem.sqlite",
+    db: Database = None,
 ) -> None:
-    """Talk to an agent; Ctrl-C stops a reply, Ctrl-D ends the program."""
+    """Talk to an agent; Ctrl-C stops a reply, Ctrl-D ends the program.
+
+    Options that are left out are taken from DELTAMEM_MODEL, DELTAMEM_ADAPTER and DELTAMEM_DB.
+    """
     from deltamem_agents.cli.chat import run_chat
 
     run_chat(thread=thread, model=model, adapter=adapter, db=db)

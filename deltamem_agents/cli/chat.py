@@ -1,0 +1,100 @@
+"""Hold a conversation in the terminal: one thread, streamed, resumed from its checkpoint."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import typer
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessageChunk, HumanMessage
+
+from backbone import DeltaMemError
+from deltamem_agents.chat_models import ChatDeltaMem
+from deltamem_agents.checkpoint import open_checkpointer
+from deltamem_agents.cli.app import error_line
+from deltamem_agents.memory_cell import memory_from
+from deltamem_agents.middleware import DeltaMemMiddleware
+from deltamem_agents.settings import Settings
+
+__all__ = ["run_chat", "status_line"]
+
+
+def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | None) -> None:
+    """Read lines from stdin and stream replies to stdout until the input ends.
+
+    What is None comes from the settings. Raises DeltaMemError if model, adapter or database cannot be opened; an error
+    of one turn is printed, and the talk goes on.
+    """
+    settings = Settings()
+    chosen = {"model": model or settings.model, "adapter": adapter or settings.adapter}
+    limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
+    chat_model = ChatDeltaMem(**chosen, **limits)
+    # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db)))
+        try:
+            agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
+            _converse(_Talk(agent, thread), runner)
+        finally:
+            runner.run(stack.aclose())
+
+
+class _Talk:
+    """One thread of an agent."""
+
+    def __init__(self, agent: Any, thread: str) -> None:
+        self.agent = agent
+        self.thread = thread
+        self.config = {"configurable": {"thread_id": thread}}
+
+    async def reply(self, text: str, show: Callable[[str], None]) -> None:
+        """Send one message, and hand each piece of the reply to `show`."""
+        messages = {"messages": [HumanMessage(text)]}
+        async for chunk, _ in self.agent.astream(messages, self.config, stream_mode="messages"):
+            if isinstance(chunk, AIMessageChunk):
+                show(chunk.text)
+
+    async def status(self) -> str:
+        """Say in one line what the thread holds."""
+        snapshot = await self.agent.aget_state(self.config)
+        return status_line(self.thread, snapshot.values)
+
+
+def status_line(thread: str, values: Mapping[str, Any]) -> str:
+    """Return one line: what of this graph state is in the window, and what is absorbed."""
+    total = len(values.get("messages", ()))
+    memory = memory_from(values)
+    absorbed, tokens = (0, 0) if memory is None else (memory.messages, memory.tokens)
+    return f"[thread {thread} · window: {total - absorbed} messages · absorbed: {absorbed} messages, {tokens:,} tokens]"
+
+
+def _converse(talk: _Talk, runner: asyncio.Runner) -> None:
+    _note(runner.run(talk.status()))
+    while True:
+        try:
+            text = input("you> ").strip()
+        except KeyboardInterrupt:
+            _note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
+            continue
+        except EOFError:
+            typer.echo()
+            return
+        if text:
+            _turn(talk, runner, text)
+
+
+def _turn(talk: _Talk, runner: asyncio.Runner, text: str) -> None:
+    try:
+        runner.run(talk.reply(text, lambda piece: typer.echo(piece, nl=False)))
+        typer.echo()
+        _note(runner.run(talk.status()))
+    except KeyboardInterrupt:
+        _note("\n[stopped]")
+    except DeltaMemError as error:
+        typer.secho(f"\n{error_line(error)}", err=True, fg=typer.colors.RED)
+
+
+def _note(text: str) -> None:
+    typer.secho(text, dim=True)

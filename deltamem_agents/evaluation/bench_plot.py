@@ -1,0 +1,30 @@
+"""Draw the figures of `bench`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backbone import ConfigError
+
+try:
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ConfigError("the picture needs matplotlib: pip install 'deltamem-agents[plot]'") from error
+
+__all__ = ["save_plot"]
+
+
+def save_plot(figures: Mapping[str, Any], path: Path) -> None:
+    """Draw seconds per turn and bytes on disk, and save them as a PNG."""
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    turns, sizes = figure.subplots(1, 2)
+    seconds = figures["seconds_of_each_turn"]
+    turns.plot(range(1, len(seconds) + 1), seconds, label="with memory")
+    compared = figures["turns"]
+    turns.plot([t["turn"] for t in compared], [t["full_seconds"] for t in compared], "o--", label="full history")
+    turns.set(xlabel="turn", ylabel="seconds", ylim=(0, None), title="Seconds per turn")
+    turns.legend()
+    files = {name: size for name, size in figures["file_bytes"].items() if name != "turns"}
+    sizes.barh(list(files), [size / 1e6 for size in files.values()])
+    sizes.set(xlabel="MB", title=f"SQLite file after {figures['file_bytes']['turns']} turns")
+    figure.savefig(path, dpi=120)
