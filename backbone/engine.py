@@ -1,8 +1,8 @@
 """One inference thread per loaded model, fair between its jobs.
 
 A job is a generator; the thread takes one step of each live job in turn. What a job yields travels to its consumer, who
-may be a plain thread or a coroutine of any event loop. Nothing here belongs to an event loop, and nothing here is global
-but the lazily made default registry.
+may be a plain thread or a coroutine of any event loop. Nothing here belongs to an event loop, and nothing is global but
+the lazily made default registry.
 """
 
 import functools
@@ -76,9 +76,9 @@ class _Worker:
 class Engine:
     """Own a loaded backbone and the one thread that runs it.
 
-    Each step of a job's generator is one bounded piece of work (a token, a piece of a prompt); live jobs take turns, step
-    by step. The thread starts with the first job, does not keep the interpreter alive, and ends when the engine is closed
-    or no longer used.
+    Each step of a job's generator is one bounded piece of work (a token, a piece of a prompt); live jobs take turns,
+    step by step. The thread starts with the first job, does not keep the interpreter alive, and ends when the engine is
+    closed or no longer used.
     """
 
     def __init__(self, backbone: "Backbone") -> None:
@@ -159,7 +159,7 @@ class EngineRegistry:
     def _loader(self) -> "Callable[..., Backbone]":
         if self._load is not None:
             return self._load
-        from backbone.loading import load_backbone
+        from backbone.loading import load_backbone  # noqa: PLC0415 (a registry with its own loader needs no other)
 
         return load_backbone
 

@@ -101,6 +101,7 @@ def prefill(
     for position in state_positions:
         if not 0 <= position <= total:
             raise ConfigError(f"state_positions must lie from 0 to {total} (the prompt's length), got {position}")
+    memory = model.empty_memory() if memory is None else memory
     past: Any = None
     logits: Tensor | None = None
     found: dict[int, MemoryState] = {}
@@ -116,7 +117,6 @@ def prefill(
             yield
         elif need_logits:
             logits = out.logits[:, -1]
-    assert memory is not None  # the prompt has at least one piece
     return Prefilled(memory, past, logits, [found[n] for n in state_positions])
 
 
@@ -168,7 +168,7 @@ def _advance(
     model: "MemoryModel",
     part: TokenPrompt,
     past: Any,
-    memory: "MemoryState | None",
+    memory: "MemoryState",
     positions: Sequence[int],
     *,
     need_logits: bool,

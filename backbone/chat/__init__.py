@@ -1,0 +1,1 @@
+"""Turn messages into token ids, and token ids into text and tool calls."""

@@ -1,0 +1,186 @@
+"""Render messages and tools with a model's chat template, and tell which tokens belong to which message."""
+
+import functools
+import logging
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, remove_marks
+from backbone.errors import PromptError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["ROLES", "RenderedPrompt", "render_prompt"]
+
+ROLES = ("system", "user", "assistant", "tool")
+
+# A private-use character, which no message begins with.
+_STRANGER = "\ue0d3"
+
+_log = logging.getLogger(__name__)
+
+
+class RenderedPrompt(NamedTuple):
+    """Hold a prompt's token ids and one half-open token span [start, end) for each message, in order, without gaps.
+
+    What stands before the first message (BOS, a tool preamble) belongs to a leading system message, else to none; the
+    generation prompt lies after the last span. A system message that was moved to the front has an empty span.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
+def render_prompt(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    add_generation_prompt: bool = True,
+    **template_options: Any,
+) -> RenderedPrompt:
+    """Return the ids that the chat template gives for OpenAI-shaped messages and tools, and each message's span.
+
+    tool_calls carry their arguments as a dict. template_options go to the template (enable_thinking=False).
+    System messages that the template refuses or leaves out where they stand are moved into the first one.
+    Raises PromptError for no messages, an unknown role, content that is not text, and whatever the template refuses.
+    """
+    _check(tokenizer, messages)
+    chat = _Chat(tokenizer, [dict(message) for message in messages], list(tools or []) or None, template_options)
+    kept = list(range(len(messages)))
+    if _systems_out_of_place(messages):
+        chat, kept = _with_systems_in_place(chat)
+    text = chat.render(chat.messages, add_generation_prompt)
+    boundaries = [
+        *_message_starts(chat, text, add_generation_prompt),
+        _end_of_messages(chat, text, add_generation_prompt),
+    ]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    # A token that reaches over a boundary belongs to the message it ends in.
+    ends = [end for _, end in encoded["offset_mapping"]]
+    spans = list(pairwise(bisect_right(ends, boundary) for boundary in boundaries))
+    return RenderedPrompt(tuple(encoded["input_ids"]), _spread(spans, kept, len(messages)))
+
+
+class _Chat(NamedTuple):
+    """Hold what a template is rendered with."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    messages: list[dict[str, Any]]
+    tools: list[Mapping[str, Any]] | None
+    options: dict[str, Any]
+
+    def render(self, messages: list[dict[str, Any]], generation_prompt: bool, source: str | None = None) -> str:
+        """Return the text of some messages, from the model's own template or from another source."""
+        options = self.options if source is None else {**self.options, "chat_template": source}
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tools=self.tools, tokenize=False, add_generation_prompt=generation_prompt, **options
+            )
+        except Exception as error:  # a template is somebody's program, and what it raises is its way to refuse
+            raise PromptError(f"the model's chat template refuses these messages: {error}") from error
+        return text
+
+    def source(self) -> str:
+        """Return the template that these messages are rendered with; models may have several."""
+        source: str = self.tokenizer.get_chat_template(self.options.get("chat_template"), self.tools)
+        return source
+
+
+def _check(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]]) -> None:
+    if not tokenizer.is_fast:
+        raise PromptError(
+            f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer of this model"
+        )
+    if not messages:
+        raise PromptError(f"there are no messages to make a prompt of; give at least one, with a role of {ROLES}")
+    for number, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise PromptError(f"message {number} has the role {role!r}; allowed are {', '.join(ROLES)}")
+        if content is not None and not isinstance(content, str):
+            raise PromptError(f"message {number} has content of type {type(content).__name__}; a string is expected")
+
+
+def _message_starts(chat: _Chat, text: str, generation_prompt: bool) -> list[int]:
+    """Return where each message begins in the rendered text."""
+    marked_messages = [{**message, MARK_KEY: str(number)} for number, message in enumerate(chat.messages)]
+    marked = remove_marks(chat.render(marked_messages, generation_prompt, add_marks(chat.source())))
+    starts = choose_starts(marked.loops) if marked.text == text else []
+    leading = starts[0][0] if starts else len(chat.messages)
+    if leading + len(starts) != len(chat.messages):
+        leading, starts = len(chat.messages), []
+    positions = [_start_by_content(chat, text, number) for number in range(leading)] + [place for _, place in starts]
+    if chat.messages[0]["role"] == "system":
+        positions[0] = 0
+    if positions != sorted(positions):
+        raise PromptError(
+            "the model's chat template prints messages out of order, so their tokens cannot be told apart"
+        )
+    return positions
+
+
+def _start_by_content(chat: _Chat, text: str, number: int) -> int:
+    """Return where a message begins that the template prints outside its loop: where the text changes with it."""
+    if number == 0:
+        return 0
+    message = chat.messages[number]
+    changed = {**message, "content": _STRANGER + (message.get("content") or "")}
+    return _common_prefix(text, chat.render([*chat.messages[:number], changed, *chat.messages[number + 1 :]], True))
+
+
+def _end_of_messages(chat: _Chat, text: str, generation_prompt: bool) -> int:
+    """Return where the last message ends and the generation prompt begins."""
+    if not generation_prompt:
+        return len(text)
+    return _common_prefix(text, chat.render(chat.messages, False))
+
+
+def _common_prefix(one: str, other: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _systems_out_of_place(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(message["role"] == "system" for message in messages[1:])
+
+
+def _with_systems_in_place(chat: _Chat) -> tuple[_Chat, list[int]]:
+    """Return the chat as the template takes it, and the numbers of the messages that are left, -1 for one added before.
+
+    The system messages stay where they are if the template prints them all; otherwise the first message holds them all.
+    """
+    systems = [message.get("content") or "" for message in chat.messages if message["role"] == "system"]
+    try:
+        text = chat.render(chat.messages, False)
+        if all(content.strip() in text for content in systems):
+            return chat, list(range(len(chat.messages)))
+    except PromptError:
+        pass  # the merged form may be accepted; if not, that error is the one to report
+    _log_merge(chat.source())
+    others = [number for number, message in enumerate(chat.messages) if message["role"] != "system"]
+    first = {"role": "system", "content": "\n\n".join(systems)}
+    lead = 0 if chat.messages[0]["role"] == "system" else -1  # -1: before every message, so that spans stay in order
+    return chat._replace(messages=[first, *(chat.messages[number] for number in others)]), [lead, *others]
+
+
+@functools.lru_cache(maxsize=16)
+def _log_merge(source: str) -> None:
+    """Say it once for each template."""
+    _log.warning(
+        "this chat template (%d characters) takes one system message, at the start: merging them there", len(source)
+    )
+
+
+def _spread(spans: list[tuple[int, int]], kept: list[int], count: int) -> tuple[tuple[int, int], ...]:
+    """Give the messages that were moved away empty spans, between those of their neighbours."""
+    found = dict(zip(kept, spans, strict=True))
+    result: list[tuple[int, int]] = []
+    end = found[-1][1] if -1 in found else spans[0][0]
+    for number in range(count):
+        result.append(found.get(number, (end, end)))
+        end = result[-1][1]
+    return tuple(result)
