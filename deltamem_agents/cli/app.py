@@ -1,5 +1,6 @@
 """Declare the commands and options of `deltamem`, and turn expected errors into one line."""
 
+import sqlite3
 import sys
 from typing import Annotated, Literal
 
@@ -83,11 +84,11 @@ def main() -> None:
     """Run the command line; an expected error becomes one line on stderr and exit status 1."""
     try:
         app()
-    except DeltaMemError as error:
+    except (DeltaMemError, OSError, sqlite3.Error) as error:
         typer.secho(error_line(error), err=True, fg=typer.colors.RED)
         sys.exit(1)
 
 
-def error_line(error: DeltaMemError) -> str:
+def error_line(error: Exception) -> str:
     """Return the message of `error` as a single line."""
     return f"error: {' '.join(str(error).split())}"
