@@ -112,7 +112,7 @@ def test_each_message_is_written_at_most_once_whatever_the_graph_passes(data: An
 @settings(max_examples=150, deadline=None)
 @given(transcripts())
 def test_a_plan_fills_the_window_and_loses_nothing(turns: list[list[Message]]) -> None:
-    """What is not absorbed stays in a window that fits, ends with the newest message, and parts no call from its result."""
+    """What is not absorbed stays in a window that fits, ends with the newest message and parts no calls and results."""
     history = [m for turn in turns for m in turn]
     try:
         result = plan(history)
