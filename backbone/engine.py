@@ -12,15 +12,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from backbone.errors import EngineClosedError
 from backbone.jobs import Job, Steps, Task
-
-if TYPE_CHECKING:
-    from backbone.loading import Backbone
+from backbone.loading import Backbone, load_backbone
 
 __all__ = ["Engine", "EngineRegistry", "Job", "default_registry", "shared_engine"]
 
@@ -81,7 +79,7 @@ class Engine:
     closed or no longer used.
     """
 
-    def __init__(self, backbone: "Backbone") -> None:
+    def __init__(self, backbone: Backbone) -> None:
         """Take a backbone; no thread is started yet."""
         self.backbone = backbone
         self._worker = _Worker()
@@ -108,10 +106,10 @@ class Engine:
 class EngineRegistry:
     """Share loaded engines by (model, adapter, revision, device, dtype).
 
-    load is called with the arguments of get and returns a Backbone; None is backbone.loading.load_backbone.
+    load is called with the arguments of get.
     """
 
-    def __init__(self, load: "Callable[..., Backbone] | None" = None) -> None:
+    def __init__(self, load: Callable[..., Backbone] = load_backbone) -> None:
         """Start with nothing loaded."""
         self._load = load
         self._lock = threading.Lock()
@@ -124,16 +122,14 @@ class EngineRegistry:
         adapter: str | Path | None = None,
         revision: str | None = None,
         device: str | torch.device | None = None,
-        dtype: str | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Engine:
         """Return the engine of these arguments, loading it the first time; threads that ask at once wait for one load.
 
         A load that fails raises in everybody who waited for it, and is tried again by whoever asks next.
         """
         options = {"adapter": adapter, "revision": revision, "device": device, "dtype": dtype}
-        key = tuple(
-            None if value is None else str(value).removeprefix("torch.") for value in (model, *options.values())
-        )
+        key = tuple(None if value is None else str(value) for value in (model, *options.values()))
         with self._lock:
             known = self._engines.get(key)
             if known is None:
@@ -141,7 +137,7 @@ class EngineRegistry:
         if known is not None:
             return known.result()
         try:
-            mine.set_result(Engine(self._loader()(model, **options)))
+            mine.set_result(Engine(self._load(model, **options)))
         except BaseException as error:
             with self._lock:
                 self._engines.pop(key, None)
@@ -155,13 +151,6 @@ class EngineRegistry:
         for engine in engines:
             if engine.exception() is None:
                 engine.result().close()
-
-    def _loader(self) -> "Callable[..., Backbone]":
-        if self._load is not None:
-            return self._load
-        from backbone.loading import load_backbone  # noqa: PLC0415 (a registry with its own loader needs no other)
-
-        return load_backbone
 
 
 @functools.cache

@@ -6,16 +6,16 @@ is one forward pass at most, so that an engine can run many of them in turn.
 
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
+from backbone.adapter.model import MemoryModel, MemoryOutput
+from backbone.adapter.state import MemoryState
 from backbone.errors import ConfigError
 from backbone.sampling import Sampling, choose, is_whole, private_generator
-
-if TYPE_CHECKING:
-    from backbone.adapter import MemoryModel, MemoryOutput, MemoryState
 
 __all__ = ["Constraint", "Finished", "Prefilled", "Sampling", "TokenPrompt", "decode", "prefill"]
 
@@ -68,23 +68,23 @@ class Prefilled(NamedTuple):
     states_at has the memory after each of the asked counts of tokens, in the order asked.
     """
 
-    memory: "MemoryState"
-    past_key_values: Any
+    memory: MemoryState
+    past_key_values: Cache | None
     logits: Tensor | None
-    states_at: list["MemoryState"]
+    states_at: list[MemoryState]
 
 
 class Finished(NamedTuple):
     """Say why decoding ended, and hold the memory after every token that was yielded."""
 
     reason: Literal["stop", "length"]
-    memory: "MemoryState"
+    memory: MemoryState
 
 
 def prefill(
-    model: "MemoryModel",
+    model: MemoryModel,
     prompt: TokenPrompt,
-    memory: "MemoryState | None",
+    memory: MemoryState | None,
     *,
     state_positions: Sequence[int] = (),
     piece: int = 512,
@@ -102,26 +102,25 @@ def prefill(
         if not 0 <= position <= total:
             raise ConfigError(f"state_positions must lie from 0 to {total} (the prompt's length), got {position}")
     memory = model.empty_memory() if memory is None else memory
-    past: Any = None
+    past: Cache | None = None
     logits: Tensor | None = None
     found: dict[int, MemoryState] = {}
     for start in range(0, total, piece):
         end = min(start + piece, total)
         wanted = sorted({n for n in state_positions if start < n <= end or n == start == 0})
         last = end == total
-        positions = [n - start for n in wanted]
-        out = _advance(model, prompt.piece(start, end), past, memory, positions, need_logits=need_logits and last)
-        past, memory = out.past_key_values, out.memory
-        found.update(zip(wanted, out.memory_at, strict=True))
+        logits, past, memory, memory_at = _advance(
+            model, prompt.piece(start, end), past, memory, [n - start for n in wanted], need_logits=need_logits and last
+        )
+        found.update(zip(wanted, memory_at, strict=True))
         if not last:
             yield
-        elif need_logits:
-            logits = out.logits[:, -1]
-    return Prefilled(memory, past, logits, [found[n] for n in state_positions])
+    states_at = [found[n] for n in state_positions]
+    return Prefilled(memory, past, None if logits is None else logits[None], states_at)
 
 
 def decode(
-    model: "MemoryModel",
+    model: MemoryModel,
     prefilled: Prefilled,
     sampling: Sampling,
     *,
@@ -138,52 +137,62 @@ def decode(
     """
     if prefilled.logits is None:
         raise ConfigError("decode needs the logits of the prompt's last token; call prefill with need_logits=True")
-    by_message = model.config.granularity == "message"
-    if by_message and write and (segment_id is None or segment_id < 0):
+    if _writes_by_message(model) and write and (segment_id is None or segment_id < 0):
         raise ConfigError(f"this adapter writes once a message; decode needs segment_id from 0 up, got {segment_id!r}")
     segment = segment_id if write and segment_id is not None else -1
-    memory, past, logits = prefilled.memory, prefilled.past_key_values, prefilled.logits[0]
     generator = private_generator(sampling)
-    for left in range(sampling.max_tokens, 0, -1):
+    past, memory, left, stopped = prefilled.past_key_values, prefilled.memory, sampling.max_tokens, False
+    logits: Tensor | None = prefilled.logits[0]
+    while logits is not None:
         token = choose(logits if constraint is None else constraint.mask(logits), sampling, generator)
         if token in eos_ids:
             return Finished("stop", memory)
         if constraint is not None:
             constraint.accept(token)
         yield token
+        left -= 1
         stopped = constraint is not None and constraint.done
-        fed = TokenPrompt((token,), (write,), (segment,) if by_message else None)
         # The last token is fed too, without logits, so that the memory holds the whole reply.
-        out = _advance(model, fed, past, memory, [], need_logits=left > 1 and not stopped)
-        past, memory = out.past_key_values, out.memory
-        if stopped:
-            return Finished("stop", memory)
-        if left > 1:
-            logits = out.logits[0, -1]
-    return Finished("length", memory)
+        fed = TokenPrompt((token,), (write,), (segment,))
+        logits, past, memory, _ = _advance(model, fed, past, memory, [], need_logits=left > 0 and not stopped)
+    return Finished("stop" if stopped else "length", memory)
+
+
+class _Step(NamedTuple):
+    """Hold what one forward pass gives: the last token's logits [V] if they were asked for, cache and memory."""
+
+    logits: Tensor | None
+    past_key_values: Cache | None
+    memory: MemoryState
+    memory_at: list[MemoryState]
 
 
 @torch.no_grad()
 def _advance(
-    model: "MemoryModel",
+    model: MemoryModel,
     part: TokenPrompt,
-    past: Any,
-    memory: "MemoryState",
-    positions: Sequence[int],
+    past: Cache | None,
+    memory: MemoryState,
+    positions: list[int],
     *,
     need_logits: bool,
-) -> "MemoryOutput":
+) -> _Step:
     """Run one forward pass over a batch of one, through the language-model head only if logits are needed."""
     device = model.backbone.device
     arguments: dict[str, Any] = {
         "past_key_values": past,
         "memory": memory,
         "write_mask": torch.tensor([part.write_mask], dtype=torch.bool, device=device),
-        "state_positions": torch.tensor([positions], device=device) if positions else None,
+        "state_positions": positions,
     }
-    if part.segment_ids is not None:
+    if part.segment_ids is not None and _writes_by_message(model):
         arguments["segment_ids"] = torch.tensor([part.segment_ids], device=device)
     ids = torch.tensor([part.ids], device=device)
     if need_logits:
-        return model(ids, logits_to_keep=1, **arguments)
-    return model.hidden_states(ids, **arguments)
+        full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)
+        return _Step(full.logits[0, -1], *full[1:])
+    return _Step(None, *model.hidden_states(ids, **arguments)[1:])
+
+
+def _writes_by_message(model: MemoryModel) -> bool:
+    return model.config.granularity == "message"

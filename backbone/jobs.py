@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import functools
 import logging
 import threading
 import weakref
@@ -123,6 +122,10 @@ class Job(Generic[T]):
         task = self._task
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(ready.set)
+
         try:
             while True:
                 with task.changed:
@@ -131,7 +134,7 @@ class Job(Generic[T]):
                         break
                     if event is None:
                         ready.clear()
-                        task.wake = functools.partial(loop.call_soon_threadsafe, ready.set)
+                        task.wake = wake
                 if event is None:
                     await ready.wait()
                 else:

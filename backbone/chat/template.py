@@ -70,19 +70,17 @@ class _Chat(NamedTuple):
 
     tokenizer: "PreTrainedTokenizerBase"
     messages: list[dict[str, Any]]
-    tools: list[Mapping[str, Any]] | None
+    tools: list[Any] | None
     options: dict[str, Any]
 
     def render(self, messages: list[dict[str, Any]], generation_prompt: bool, source: str | None = None) -> str:
         """Return the text of some messages, from the model's own template or from another source."""
         options = self.options if source is None else {**self.options, "chat_template": source}
+        options = {**options, "tokenize": False, "add_generation_prompt": generation_prompt}
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages, tools=self.tools, tokenize=False, add_generation_prompt=generation_prompt, **options
-            )
+            return str(self.tokenizer.apply_chat_template(messages, tools=self.tools, **options))
         except Exception as error:  # a template is somebody's program, and what it raises is its way to refuse
             raise PromptError(f"the model's chat template refuses these messages: {error}") from error
-        return text
 
     def source(self) -> str:
         """Return the template that these messages are rendered with; models may have several."""

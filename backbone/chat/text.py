@@ -29,7 +29,7 @@ class TextStream:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str] = ()) -> None:
         """Take the tokenizer and the stop strings; raises ConfigError for an empty stop string or a bare string."""
-        if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+        if isinstance(stop, str) or not all(stop):
             raise ConfigError(f"stop must be a list of strings that are not empty, got {stop!r}")
         self.stopped = False
         self._tokenizer = tokenizer
