@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from backbone.adapter.files import load_adapter
@@ -31,9 +32,9 @@ def load_backbone(
 ) -> Backbone:
     """Load the bundled backbone, or any decoder with an adapter made for it.
 
-    `model`: None is the bundled one, else a folder or a hub name (`revision` picks its version). `adapter`: for the bundled
-    model "msw" (None), "tsw" or "ssw"; for all models a folder, and for others a hub name too. `dtype` None is the
-    checkpoint's own. Raises AdapterError if another model comes without an adapter, or an adapter cannot be found.
+    `model`: None is the bundled one, else a folder or a hub name (`revision` picks its version). `adapter`: for the
+    bundled model "msw" (None), "tsw" or "ssw"; for all models a folder, and for others a hub name too. `dtype` None is
+    the checkpoint's own. Raises AdapterError if another model comes without an adapter, or an adapter is not found.
     """
     folder: str | Path = _BUNDLED / "model" if model is None else model
     if model is None and not (_BUNDLED / "model" / "config.json").is_file():
@@ -54,10 +55,8 @@ def _adapter_folder(model: str | Path | None, adapter: str | Path | None) -> Pat
     folder = Path(adapter)
     if folder.is_dir():
         return folder
-    if model is None or folder.is_absolute() or len(folder.parts) != 2:
-        raise AdapterError(
-            f"no adapter at {adapter}; expected a folder" + (f" or one of {BUNDLED_ADAPTERS}" if model is None else "")
-        )
-    from huggingface_hub import snapshot_download
-
+    if model is None:
+        raise AdapterError(f"no adapter at {adapter}; expected a folder or one of {BUNDLED_ADAPTERS}")
+    if folder.is_absolute() or len(folder.parts) != 2:
+        raise AdapterError(f"no adapter at {adapter}; expected a folder or a hub name")
     return Path(snapshot_download(str(adapter)))

@@ -11,11 +11,11 @@ from backbone.errors import AdapterError, ConfigError, UnsupportedModelError
 
 
 class AttentionSite(NamedTuple):
-    """Name an attention module of a decoder: its path, the module, its layer's index."""
+    """Name an attention module of a decoder: its path, the module, its layer's number."""
 
     name: str
     module: nn.Module
-    index: int
+    layer: int
 
 
 def attention_sites(model: PreTrainedModel, config: DeltaMemConfig) -> list[AttentionSite]:
@@ -35,25 +35,32 @@ def attention_sites(model: PreTrainedModel, config: DeltaMemConfig) -> list[Atte
     sites = [AttentionSite(name, module, _index(module, order)) for order, (name, module) in enumerate(found)]
     if any(isinstance(site.module.q_proj, SteeredProjection) for site in sites):
         raise AdapterError(f"this {kind} already carries a memory; load the backbone anew to attach another")
-    known = {site.index for site in sites}
+    known = {site.layer for site in sites}
     if missing := sorted(set(config.target_layers) - known):
         raise ConfigError(f"target_layers {missing} have no attention to attach to; {kind} has {sorted(known)}")
-    targets = [site for site in sites if not config.target_layers or site.index in config.target_layers]
+    targets = [site for site in sites if not config.target_layers or site.layer in config.target_layers]
     for site in targets:
         _check_projections(kind, site, config)
     return targets
 
 
-def attach_layer(site: AttentionSite, config: DeltaMemConfig) -> LayerMemory:
-    """Wrap a site's projections and give the memory that steers them (its weights not yet drawn)."""
+def build_layer(site: AttentionSite, config: DeltaMemConfig) -> LayerMemory:
+    """Make the memory that fits a site, its weights not yet set."""
     widths: dict[Head, int] = {head: _features(site, head)[1] for head in config.delta_heads}
     hidden, _ = _features(site, "q")
     device = next(site.module.get_submodule("q_proj").parameters()).device
-    memory = LayerMemory(site.name, config, hidden, widths, device)
-    for head in ("q", *(head for head in config.delta_heads if head != "q")):
+    return LayerMemory(site.name, config, hidden, widths, device)
+
+
+def wrap_projections(site: AttentionSite, memory: LayerMemory) -> None:
+    """Put wrappers around the projections that memory steers, and around q_proj, from which it sees its input."""
+    for head in _wrapped_heads(memory.config):
         projection = site.module.get_submodule(f"{head}_proj")
         setattr(site.module, f"{head}_proj", SteeredProjection(projection, head, memory))
-    return memory
+
+
+def _wrapped_heads(config: DeltaMemConfig) -> tuple[Head, ...]:
+    return ("q", *(head for head in config.delta_heads if head != "q"))
 
 
 def _children(module: nn.Module) -> set[str]:
@@ -66,7 +73,7 @@ def _index(module: nn.Module, order: int) -> int:
 
 
 def _check_projections(kind: str, site: AttentionSite, config: DeltaMemConfig) -> None:
-    for head in ("q", *config.delta_heads):
+    for head in _wrapped_heads(config):
         if f"{head}_proj" not in _children(site.module):
             raise UnsupportedModelError(f"{kind}'s {site.name} has no {head}_proj, which delta_heads wants to steer")
         _features(site, head)

@@ -1,6 +1,5 @@
 """Hold what one forward call knows: which tokens are real, which write, which message each belongs to."""
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -43,8 +42,8 @@ class LayerResult(NamedTuple):
 class MemoryCall:
     """Carry one forward call's inputs to the wrapped projections and their results back.
 
-    `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1] counts of tokens
-    whose states are asked for; the last is T.
+    `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1]: counts of
+    tokens whose states are asked for; the last is T. `steered`: (layer, head) of the projections that have run.
     """
 
     memory: MemoryState
@@ -67,18 +66,12 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     open_ids = ids.new_full((batch,), -1) if opened is None else opened.ids
     open_counts = torch.zeros(batch, device=ids.device) if opened is None else opened.counts
     order = torch.arange(length, device=ids.device)
-    last_real = order.where(valid, -1).cummax(1).values  # [B, T]: the newest real token up to t, -1 if none
-    ids_after = torch.cat(
-        [open_ids[:, None], ids.gather(1, last_real.clamp_min(0)).where(last_real >= 0, open_ids[:, None])], 1
-    )
-    starts = valid & (ids != ids_after[:, :-1])
-    run_of = starts.cumsum(1)
-    runs_after = torch.cat([run_of.new_zeros(batch, 1), run_of], 1)
+    ids_after = _ids_after(ids, valid, open_ids[:, None])
+    run_of = (valid & (ids != ids_after[:, :-1])).cumsum(1)
+    run_at = torch.cat([run_of.new_zeros(batch, 1), run_of], 1).gather(1, positions)
+    runs = torch.arange(int(run_of[:, -1].max()) + 1, device=ids.device)
     written = valid & write & (ids >= 0)
-    members = written[:, None] & (
-        run_of[:, None] == torch.arange(int(run_of[:, -1].max()) + 1, device=ids.device)[:, None]
-    )
-    run_at = runs_after.gather(1, positions)
+    members = written[:, None] & (run_of[:, None] == runs[:, None])
     members_at = written[:, None] & (run_of[:, None] == run_at[:, :, None]) & (order < positions[:, :, None])
     counts, counts_at = members.sum(2).float(), members_at.sum(2).float()
     counts[:, 0] += open_counts
@@ -93,6 +86,8 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     )
 
 
-def layer_states(results: Mapping[str, LayerResult], index: int) -> dict[str, Tensor]:
-    """Give every layer's state at one of the call's positions."""
-    return {name: result.states[:, index] for name, result in results.items()}
+def _ids_after(ids: Tensor, valid: Tensor, open_ids: Tensor) -> Tensor:
+    """Give the id of the newest real token after each count of tokens 0 to T [B, T + 1]; padding is looked through."""
+    order = torch.arange(ids.shape[1], device=ids.device)
+    newest = order.where(valid, -1).cummax(1).values
+    return torch.cat([open_ids, ids.gather(1, newest.clamp_min(0)).where(newest >= 0, open_ids)], 1)

@@ -15,8 +15,9 @@ _HEADS: tuple[Head, ...] = ("q", "k", "v", "o")
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaMemConfig:
-    """Describe an adapter; the three published variants are TSW (the default), MSW (`num_states=4`) and SSW
-    (`granularity="message"`).
+    """Describe an adapter.
+
+    The published variants are TSW (the default), MSW (`num_states=4`) and SSW (`granularity="message"`).
 
     - `rank`: rows and columns of one state matrix. `num_states`: state matrices a layer.
     - `alpha`: what memory adds to a projection is scaled by alpha / rank.
@@ -78,7 +79,8 @@ class DeltaMemConfig:
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise ConfigError(f"unknown adapter options {unknown}; known are {sorted(known)}")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
+        given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+        return cls(**given)
 
     def _checked_heads(self) -> tuple[str, ...]:
         heads = tuple(self.delta_heads)

@@ -1,6 +1,7 @@
 """Save and load adapters: this project's two files, and the two files of the published code."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from backbone.adapter.config import DeltaMemConfig
-from backbone.adapter.model import MemoryModel, attach_memory
+from backbone.adapter.layer import LayerMemory
+from backbone.adapter.model import MemoryModel, attach_filled
 from backbone.adapter.published import read_published
 from backbone.errors import AdapterError, ConfigError
 
@@ -35,17 +37,16 @@ def save_adapter(model: MemoryModel, path: str | Path) -> None:
 def load_adapter(model: PreTrainedModel, path: str | Path) -> MemoryModel:
     """Attach the adapter in the folder `path` to a decoder, in place.
 
-    Reads this project's files, or the published `delta_mem_config.json` with `delta_mem_adapter.pt`. Raises AdapterError
-    for missing or broken files and for weights that do not fit the decoder, ConfigError for options that cannot work.
+    Reads this project's files, or the published `delta_mem_config.json` with `delta_mem_adapter.pt`. Raises
+    AdapterError for missing or broken files and for weights that do not fit the decoder (which is then left as it was),
+    ConfigError for options that cannot work.
     """
     folder = Path(path)
     if (folder / CONFIG_FILE).is_file():
         config, tensors = _read(folder)
     else:
         config, tensors = read_published(folder)
-    loaded = attach_memory(model, config, seed=0)
-    _fill(loaded, tensors)
-    return loaded
+    return attach_filled(model, config, lambda layers: _fill(layers, tensors))
 
 
 def _read(folder: Path) -> tuple[DeltaMemConfig, dict[str, Tensor]]:
@@ -66,9 +67,9 @@ def _read(folder: Path) -> tuple[DeltaMemConfig, dict[str, Tensor]]:
         raise ConfigError(f"{folder / CONFIG_FILE} has an option of the wrong type: {error}") from error
 
 
-def _fill(model: MemoryModel, tensors: dict[str, Tensor]) -> None:
-    """Copy weights into a newly attached adapter; raises AdapterError unless every name and shape agrees."""
-    wanted = {f"{layer.name}.{name}": p for layer in model.layers for name, p in layer.named_parameters()}
+def _fill(layers: Sequence[LayerMemory], tensors: Mapping[str, Tensor]) -> None:
+    """Copy weights into new memories; raises AdapterError unless every name and shape agrees."""
+    wanted = {f"{layer.name}.{name}": p for layer in layers for name, p in layer.named_parameters()}
     missing, unknown = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
     if missing or unknown:
         raise AdapterError(f"the adapter does not fit this backbone: missing {missing[:3]}, not expected {unknown[:3]}")

@@ -18,8 +18,8 @@ _SAMPLED_VALUES = 256
 def fingerprint_of(model: PreTrainedModel, config: DeltaMemConfig, adapter: Mapping[str, Tensor]) -> str:
     """Give the hex sha256 of options, adapter weights (float32), and what identifies the backbone.
 
-    The backbone counts with names, shapes and the first values of its weights in bfloat16, so one checkpoint has one
-    fingerprint whether it is loaded in float32 or in half precision, and another checkpoint of the same shape has another.
+    The backbone counts with names, shapes and the first values of its weights in bfloat16: one checkpoint has one
+    fingerprint whether it is loaded in float32 or bfloat16, and another checkpoint of the same shape has another.
     """
     digest = hashlib.sha256(_json(config.to_dict()))
     for name, tensor in sorted(adapter.items()):

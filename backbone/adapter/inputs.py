@@ -1,6 +1,7 @@
 """Check what a forward call was given and plan the memory's part in it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,45 +28,44 @@ def prepare_call(
     batch, length = input_ids.shape
     device = input_ids.device
     memory = empty if memory is None else matching(memory, empty).to(device)
-    valid = None
-    if attention_mask is not None:
-        if attention_mask.dim() != 2 or len(attention_mask) != batch or attention_mask.shape[1] < length:
-            raise ValueError(
-                f"attention_mask must be [B, past + T], here [{batch}, ≥ {length}], got {list(attention_mask.shape)}"
-            )
-        valid = attention_mask[:, -length:].to(device) != 0
+    valid = _valid(attention_mask, batch, length, device)
     write = _mask("write_mask", write_mask, (batch, length), device)
     writes = write is None or bool(write.any())
     allowed = valid if write is None else write if valid is None else valid & write
     positions = _positions(state_positions, batch, length, device)
-    if config.granularity == "token":
-        if segment_ids is not None:
-            raise ValueError('segment_ids are for adapters with granularity "message"; this one writes every token')
-        return MemoryCall(memory, valid, allowed, writes, positions, None)
+    call = MemoryCall(memory, valid, allowed, writes, positions, None)
+    if config.granularity == "message":
+        return _with_messages(call, segment_ids, input_ids)
+    if segment_ids is not None:
+        raise ValueError('segment_ids are for adapters with granularity "message"; this one writes every token')
+    return call
+
+
+def _with_messages(call: MemoryCall, segment_ids: Tensor | None, input_ids: Tensor) -> MemoryCall:
+    """Add the messages' beginnings and ends to a call."""
     if segment_ids is None:
-        if writes:
+        if call.writes:
             raise ValueError(
-                "this adapter writes once a message: pass segment_ids [B, T] (a message's number for each token, -1 for "
+                "this adapter writes once a message: pass segment_ids [B, T] (each token's message number, -1 for "
                 "tokens that are not written), or a write_mask that is all False to only read"
             )
-        return MemoryCall(memory.closed(), valid, allowed, writes, positions, None)
+        return replace(call, memory=call.memory.closed())
     if segment_ids.shape != input_ids.shape or segment_ids.is_floating_point():
-        raise ValueError(f"segment_ids must be integers [{batch}, {length}], got {list(segment_ids.shape)}")
-    if not writes and memory.open_segment is None:
-        return MemoryCall(memory, valid, allowed, writes, positions, None)
+        raise ValueError(f"segment_ids must be integers {list(input_ids.shape)}, got {list(segment_ids.shape)}")
+    if not call.writes and call.memory.open_segment is None:
+        return call
     everything = torch.ones_like(input_ids, dtype=torch.bool)
-    plan = plan_segments(
-        segment_ids.to(device),
-        everything if valid is None else valid,
-        everything if allowed is None else allowed,
-        memory,
-        positions,
-    )
-    return MemoryCall(memory, valid, allowed, writes, positions, plan)
+    valid = everything if call.valid is None else call.valid
+    write = everything if call.write is None else call.write
+    plan = plan_segments(segment_ids.to(input_ids.device), valid, write, call.memory, call.positions)
+    return replace(call, segments=plan)
 
 
 def prepare_positions(input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None) -> Tensor | None:
-    """Count positions [B, T] over the real tokens, so that a padded row is what it is alone; None leaves it to the model."""
+    """Count positions [B, T] over the real tokens, so that a padded row is what it is alone.
+
+    None leaves the counting to the model.
+    """
     if position_ids is not None or attention_mask is None:
         return position_ids
     counted = (attention_mask != 0).long().cumsum(1) - 1
@@ -76,7 +76,8 @@ def matching(memory: MemoryState, empty: MemoryState) -> MemoryState:
     """Give `memory` if it fits a model whose empty memory is `empty`; raises StateMismatchError if not."""
     if memory.fingerprint != empty.fingerprint:
         raise StateMismatchError(
-            f"the memory belongs to adapter and backbone {memory.fingerprint[:12]}, this model is {empty.fingerprint[:12]}"
+            f"the memory belongs to adapter and backbone {memory.fingerprint[:12]}, "
+            f"this model has {empty.fingerprint[:12]}"
         )
     for name, tensor in empty.layers.items():
         found = memory.layers.get(name)
@@ -84,6 +85,17 @@ def matching(memory: MemoryState, empty: MemoryState) -> MemoryState:
             shape = None if found is None else list(found.shape)
             raise StateMismatchError(f"the memory of {name} must be {list(tensor.shape)} (batch first), got {shape}")
     return memory
+
+
+def _valid(attention_mask: Tensor | None, batch: int, length: int, device: torch.device) -> Tensor | None:
+    """Give which of a call's tokens are real [B, T]; None is all."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2 or len(attention_mask) != batch or attention_mask.shape[1] < length:
+        raise ValueError(
+            f"attention_mask must be [B, past + T], here [{batch}, ≥ {length}], got {list(attention_mask.shape)}"
+        )
+    return attention_mask[:, -length:].to(device) != 0
 
 
 def _mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor | None:
@@ -104,6 +116,6 @@ def _positions(positions: Tensor | Sequence[int] | None, batch: int, length: int
         wanted = wanted.expand(batch, -1)
     if wanted.dim() != 2 or len(wanted) != batch:
         raise ValueError(f"state_positions must be [P] or [{batch}, P], got {list(wanted.shape)}")
-    if wanted.numel() and not (0 <= int(wanted.min()) and int(wanted.max()) <= length):
+    if bool(((wanted < 0) | (wanted > length)).any()):
         raise ValueError(f"state_positions count tokens of this call, 0 to {length}; got {wanted.tolist()}")
     return torch.cat([wanted, end], 1)

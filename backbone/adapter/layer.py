@@ -19,8 +19,8 @@ STEER_INIT_STD = 0.02
 class LayerMemory(nn.Module):
     """Read and write one layer's states, and turn reads into what is added to the layer's projections.
 
-    Parameters carry the published names and shapes and are float32 whatever the backbone's dtype. `widths`: output width
-    of each steered projection.
+    Parameters carry the published names and shapes; they are float32 whatever the backbone's dtype. `hidden`: width of
+    the attention layer's input. `widths`: output width of each steered projection.
     """
 
     def __init__(
@@ -146,16 +146,18 @@ class LayerMemory(nn.Module):
 
     def _write_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Give k, v [.., H, r] and the gates [.., H, r or 1] of inputs x [.., d]."""
-        heads = (self.config.num_states, -1)
         k = self._direction(x, self.memory_k_proj)
-        v = linear(x, self.memory_v_proj).unflatten(-1, heads)
-        beta = linear(x, self.beta_proj, self.beta_bias).sigmoid().unflatten(-1, heads)
+        v = self._by_state(linear(x, self.memory_v_proj))
+        beta = self._by_state(linear(x, self.beta_proj, self.beta_bias).sigmoid())
         if not self.config.has_decay_gate:
             return k, v, beta, None
-        return k, v, beta, linear(x, self.lambda_proj, self.lambda_bias).sigmoid().unflatten(-1, heads)
+        return k, v, beta, self._by_state(linear(x, self.lambda_proj, self.lambda_bias).sigmoid())
 
     def _direction(self, x: Tensor, weight: Tensor) -> Tensor:
-        return normalize(linear(x, weight).tanh().unflatten(-1, (self.config.num_states, -1)), dim=-1, eps=NORM_EPS)
+        return normalize(self._by_state(linear(x, weight).tanh()), dim=-1, eps=NORM_EPS)
+
+    def _by_state(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.config.num_states, -1)
 
 
 class SteeredProjection(nn.Module):

@@ -1,13 +1,13 @@
 """Run a frozen decoder with a working memory that comes in and goes out as a value."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from backbone.adapter.architectures import attach_layer, attention_sites
+from backbone.adapter.architectures import attention_sites, build_layer, wrap_projections
 from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.fingerprint import fingerprint_of
@@ -38,8 +38,8 @@ class HiddenOutput(NamedTuple):
 class MemoryModel(nn.Module):
     """Join a frozen decoder and an adapter; made by `attach_memory` and `load_adapter`.
 
-    `backbone` is the decoder, its projections wrapped; called by itself it is the frozen model. `memory_layers` holds the
-    adapter's weights, the only trainable ones. A pass changes nothing on the model, so threads can share it.
+    `backbone` is the decoder, its projections wrapped; called by itself it is the frozen model. `memory_layers` holds
+    the adapter's weights, the only trainable ones. A pass changes nothing on the model, so threads can share it.
     """
 
     def __init__(self, backbone: PreTrainedModel, config: DeltaMemConfig, layers: Sequence[LayerMemory]) -> None:
@@ -72,7 +72,7 @@ class MemoryModel(nn.Module):
         return {f"{layer.name}.{name}": p.detach() for layer in self.layers for name, p in layer.named_parameters()}
 
     def empty_memory(self, batch_size: int = 1) -> MemoryState:
-        """Give the memory of conversations in which nothing has been said; with it the frozen model's logits come out."""
+        """Give the memory of conversations in which nothing has been said."""
         shapes = {layer.name: (self.config.num_states, self.config.rank) for layer in self.layers}
         return MemoryState.zeros(shapes, self.fingerprint, batch_size, self.layers[0].beta_bias.device)
 
@@ -92,10 +92,10 @@ class MemoryModel(nn.Module):
     ) -> MemoryOutput:
         """Read and write the memory along a batch of tokens, and give logits and the new memory.
 
-        Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None: all);
-        segment_ids [B, T] int, which message a token belongs to, -1 is not written (needed for granularity "message",
-        unless write_mask is all False); memory None is empty; state_positions [P] or [B, P] counts of tokens (columns) of
-        this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits only, 0 is all.
+        Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None:
+        all); segment_ids [B, T] int, the message of each token, -1 is not written (needed for granularity "message",
+        unless write_mask is all False); memory None is empty; state_positions [P] or [B, P]: counts of tokens (columns)
+        of this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits only, 0 is all.
         Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
         """
 
@@ -120,7 +120,7 @@ class MemoryModel(nn.Module):
         state_positions: Tensor | Sequence[int] | None = None,
     ) -> HiddenOutput:
         """Do what `forward` does up to the last hidden states: for callers that want few logits or none."""
-        decoder = self.backbone.get_decoder()
+        decoder: nn.Module = self.backbone.get_decoder()  # type: ignore[no-untyped-call]
 
         def run(**inputs: Any) -> tuple[Tensor, Cache | None]:
             out = decoder(**inputs)
@@ -167,17 +167,17 @@ class MemoryModel(nn.Module):
         return call.results[name]
 
 
-def _state_at(call: MemoryCall, results: dict[str, LayerResult], index: int) -> MemoryState:
+def _state_at(call: MemoryCall, results: Mapping[str, LayerResult], index: int) -> MemoryState:
     """Give the memory at one of the call's positions."""
     layers = {name: result.states[:, index] for name, result in results.items()}
-    plan = call.segments
-    if plan is None:
-        return MemoryState(layers, call.memory.fingerprint)
-    sums, before = {}, {}
-    for name, result in results.items():
-        assert result.sums is not None and result.before is not None  # a plan was made, so messages were written
-        sums[name], before[name] = result.sums[:, index], result.before[:, index]
-    segment = OpenSegment(plan.ids_at[:, index], plan.counts_at[:, index], sums, before)
+    segment = None
+    if call.segments is not None:
+        segment = OpenSegment(
+            ids=call.segments.ids_at[:, index],
+            counts=call.segments.counts_at[:, index],
+            sums={name: r.sums[:, index] for name, r in results.items() if r.sums is not None},
+            before={name: r.before[:, index] for name, r in results.items() if r.before is not None},
+        )
     return MemoryState(layers, call.memory.fingerprint, segment)
 
 
@@ -187,10 +187,23 @@ def attach_memory(model: PreTrainedModel, config: DeltaMemConfig, *, seed: int |
     `seed` draws the new weights from a generator of their own; None uses torch's global one.
     Raises UnsupportedModelError if the decoder has no place for it, AdapterError if it carries a memory already.
     """
+
+    def draw(layers: Sequence[LayerMemory]) -> None:
+        generator = None if seed is None else torch.Generator(layers[0].beta_bias.device).manual_seed(seed)
+        for layer in layers:
+            layer.initialise(generator)
+
+    return attach_filled(model, config, draw)
+
+
+def attach_filled(
+    model: PreTrainedModel, config: DeltaMemConfig, fill: Callable[[Sequence[LayerMemory]], None]
+) -> MemoryModel:
+    """Attach memories whose weights `fill` sets; the decoder is touched only after `fill` has succeeded."""
     sites = attention_sites(model, config)
+    layers = [build_layer(site, config) for site in sites]
+    fill(layers)
     model.requires_grad_(False)
-    layers = [attach_layer(site, config) for site in sites]
-    generator = None if seed is None else torch.Generator(layers[0].beta_bias.device).manual_seed(seed)
-    for layer in layers:
-        layer.initialise(generator)
+    for site, layer in zip(sites, layers, strict=True):
+        wrap_projections(site, layer)
     return MemoryModel(model, config, layers)

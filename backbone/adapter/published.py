@@ -114,12 +114,12 @@ def published_config(options: Mapping[str, Any]) -> DeltaMemConfig:
             f"option memory_write_granularity={granularity!r} is not supported, only {sorted(_GRANULARITIES)} are"
         )
     translated = {ours: options[theirs] for theirs, ours in _RENAMED.items() if theirs in options}
+    translated["granularity"] = _GRANULARITIES[granularity]
+    translated.setdefault("delta_heads", ["q", "k", "v", "o"])  # the published default, unlike ours
     if translated.get("update_mode") == "no_lambda":
         translated["coupled_decay"] = True  # a decay gate has no effect in this mode
     try:
-        return DeltaMemConfig.from_dict(
-            {"delta_heads": ["q", "k", "v", "o"], **translated, "granularity": _GRANULARITIES[granularity]}
-        )
+        return DeltaMemConfig.from_dict(translated)
     except TypeError as error:
         raise ConfigError(f"{CONFIG_FILE} has an option of the wrong type: {error}") from error
 

@@ -15,8 +15,8 @@ from backbone.errors import StateMismatchError
 class OpenSegment:
     """Hold a message that has begun and may go on (message-level writing): what one pass would still know of it.
 
-    `ids` [B] int, -1 is no open message; `counts` [B] written tokens so far; by layer name: `sums` [B, d] of their hidden
-    states, and `before` [B, H, r, r], the state that the message's tokens read.
+    `ids` [B] int, -1 is no open message; `counts` [B] written tokens so far; by layer name: `sums` [B, d] of their
+    hidden states, and `before` [B, H, r, r], the state that the message's tokens read.
     """
 
     ids: Tensor

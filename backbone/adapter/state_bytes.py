@@ -47,6 +47,8 @@ def decode(data: bytes | str) -> tuple[dict[str, Tensor], str]:
     _, version, header_length = _START.unpack_from(raw)
     if version > VERSION:
         raise StateVersionError(f"the state has version {version}, this project reads up to {VERSION}; update it")
+    if version < 1:
+        raise StateFormatError(f"the state has version {version}, which was never in use")
     body = raw[: -_CRC.size]
     if zlib.crc32(body) != _CRC.unpack(raw[-_CRC.size :])[0]:
         raise StateFormatError("the state's checksum is wrong: it was truncated or altered")
@@ -54,7 +56,7 @@ def decode(data: bytes | str) -> tuple[dict[str, Tensor], str]:
     names, fingerprint = _read_header(body[_START.size : payload_at])
     try:
         tensors = safetensors.torch.load(body[payload_at:])
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StateFormatError(f"the state's tensors cannot be read: {error}") from error
     _check(tensors, names)
     return {name: tensors[name] for name in names}, fingerprint

@@ -17,7 +17,7 @@ SMALLEST_KEEP = 1e-20
 
 
 class _Chunks(NamedTuple):
-    """Hold a sequence cut into N chunks of C tokens; a head's r state rows form G groups of m rows with shared gates."""
+    """Hold a sequence cut into N chunks of C tokens; a head's r state rows are G groups of m rows with shared gates."""
 
     q: Tensor  # [B, H, N, 1, C, r]
     k: Tensor  # [B, H, N, 1, C, r]
@@ -59,22 +59,21 @@ def chunked_delta_rule(problem: Problem) -> DeltaRuleOutput:
 
 def _cut(problem: Problem) -> _Chunks:
     """Cut a sequence into chunks; the filling at its end keeps the state and writes nothing."""
-    length = problem.q.shape[1]
+    batch, length, heads, _ = problem.q.shape
     filling = -length % CHUNK
-    keep, erase, write = torch.broadcast_tensors(*problem.coefficients)
-    groups = keep.shape[-1]
+    groups = max(gate.shape[-1] for gate in problem.coefficients)
+    keep, erase, write = (gate.expand(*gate.shape[:-1], groups) for gate in problem.coefficients)
 
-    def cut(x: Tensor, value: float = 0.0) -> Tensor:
-        x = pad(x, (0, 0, 0, 0, 0, filling), value=value) if filling else x
-        return x.unflatten(1, (-1, CHUNK)).permute(0, 3, 1, 4, 2)  # [B, H, N, width, C]
+    def cut(x: Tensor) -> Tensor:
+        x = pad(x, (0, 0, 0, 0, 0, filling)) if filling else x
+        return x.view(batch, -1, CHUNK, heads, x.shape[-1]).permute(0, 3, 1, 4, 2)  # [B, H, N, width, C]
 
-    written = (write * problem.v).unflatten(-1, (groups, -1)).flatten(-2)
-    log_keep = keep.clamp_min(SMALLEST_KEEP).log()
+    written = cut(write * problem.v)
     return _Chunks(
         q=cut(problem.q).transpose(-1, -2)[:, :, :, None],
         k=cut(problem.k).transpose(-1, -2)[:, :, :, None],
-        written=cut(written).unflatten(3, (groups, -1)).transpose(-1, -2),
-        log_keep=cut(log_keep),
+        written=written.view(*written.shape[:3], groups, -1, CHUNK).transpose(-1, -2),
+        log_keep=cut(keep.clamp_min(SMALLEST_KEEP).log()),
         erase=cut(erase),
     )
 

@@ -10,7 +10,7 @@ Form = Literal["auto", "naive", "chunked", "recurrent"]
 
 
 class DeltaRuleOutput(NamedTuple):
-    """Hold the reads `y` [B, T, H, r], the `final_state` [B, H, r, r] and `states_at` [B, P, H, r, r] (None if not asked)."""
+    """Hold reads y [B, T, H, r], the final state [B, H, r, r], and states [B, P, H, r, r] if they were asked for."""
 
     y: Tensor
     final_state: Tensor

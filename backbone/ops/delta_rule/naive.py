@@ -7,7 +7,7 @@ from backbone.ops.delta_rule.common import DeltaRuleOutput, Problem
 
 
 def naive_delta_rule(problem: Problem) -> DeltaRuleOutput:
-    """Run y_t = S_{t-1} q_t and S_t = diag(λ) S_{t-1} - diag(ε) (S_{t-1} k) kᵀ + diag(β) v kᵀ, one token after another."""
+    """Run y_t = S_{t-1} q_t, then S_t = diag(λ) S_{t-1} - diag(ε) (S_{t-1} k) kᵀ + diag(β) v kᵀ, token by token."""
     keep, erase, write = problem.coefficients
     state = problem.state
     reads: list[Tensor] = []
