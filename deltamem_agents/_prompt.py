@@ -1,0 +1,87 @@
+"""Lay out a turn's tokens: which message each belongs to, and which of them are written to the memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from backbone import RenderedPrompt, TokenPrompt, render_prompt
+from deltamem_agents.messages import to_entries, to_template_message
+from deltamem_agents.window import Entry, Selection, Slice, TurnPlan, plan_turn, select_messages
+from deltamem_agents.working_memory import WorkingMemory
+
+__all__ = ["TurnTokens", "lay_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnTokens:
+    """Hold the rendered messages of a turn and the plan made for them.
+
+    spans: half-open token span of each selected message, by its index in the caller's list.
+    """
+
+    entries: Sequence[Entry]
+    selection: Selection
+    ids: tuple[int, ...]
+    spans: Mapping[int, tuple[int, int]]
+    plan: TurnPlan
+
+    def absorb_pass(self, slices: Sequence[Slice]) -> TokenPrompt:
+        """Return the prompt of one absorbing pass: system messages and these slices, without generation prompt."""
+        runs = {part.message: (part.start, part.stop) for part in slices}
+        return self._assemble(runs, trailing=False)
+
+    def reply_prompt(self) -> TokenPrompt:
+        """Return the prompt that is answered: system messages, the window, and the generation prompt."""
+        lengths = {index: self.spans[index][1] - self.spans[index][0] for index in self.plan.window}
+        return self._assemble({index: (0, length) for index, length in lengths.items()}, trailing=True)
+
+    def _assemble(self, runs: Mapping[int, tuple[int, int]], *, trailing: bool) -> TokenPrompt:
+        first, last = self.selection.indices[0], self.selection.indices[-1]
+        ids = list(self.ids[: self.spans[first][0]])  # what the template prints before any message (tools)
+        segments = [-1] * len(ids)
+        for index in self.selection.indices:
+            begin, end = self.spans[index]
+            written = index in runs and index not in self.selection.repeated
+            if index in runs:
+                begin, end = begin + runs[index][0], begin + runs[index][1]
+            elif self.entries[index].role != "system":
+                continue
+            ids.extend(self.ids[begin:end])
+            segments.extend([index if written else -1] * (end - begin))
+        if trailing:
+            tail = self.ids[self.spans[last][1] :]
+            ids.extend(tail)
+            segments.extend([-1] * len(tail))
+        return TokenPrompt(tuple(ids), tuple(segment >= 0 for segment in segments), tuple(segments))
+
+
+def lay_out(
+    tokenizer: Any,
+    messages: Sequence[BaseMessage],
+    tools: Sequence[Mapping[str, Any]],
+    memory: WorkingMemory,
+    *,
+    window_tokens: int,
+    keep_tokens: int,
+    template_options: Mapping[str, Any],
+) -> TurnTokens:
+    """Render what the memory has not absorbed, and plan what leaves the window now.
+
+    Raises PromptError for messages that cannot be rendered, WindowOverflowError if the newest does not fit.
+    """
+    entries = to_entries(messages)
+    selection = select_messages(entries, memory.digests, forgot_digests=memory.forgot_digests)
+    shaped = [to_template_message(messages[index]) for index in selection.indices]
+    rendered: RenderedPrompt = render_prompt(tokenizer, shaped, tools or None, **template_options)
+    spans = dict(zip(selection.indices, rendered.spans, strict=True))
+    plan = plan_turn(
+        entries,
+        selection,
+        {index: end - begin for index, (begin, end) in spans.items()},
+        trailing=len(rendered.ids) - rendered.spans[-1][1],
+        window_tokens=window_tokens,
+        keep_tokens=keep_tokens,
+    )
+    return TurnTokens(entries, selection, rendered.ids, spans, plan)
