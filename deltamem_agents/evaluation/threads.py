@@ -102,8 +102,7 @@ def _run(model: BaseChatModel, middleware: list[Any], turns: int, database: Path
 
 
 def _requests() -> Iterator[str]:
-    """Yield short requests with a log, the same ones in every run."""
+    """Yield short requests, the same ones in every run; two hundred of them still fit the bundled model's positions."""
     rng = random.Random(0)  # noqa: S311 - a workload, not a secret
     while True:
-        lines = (f"{rng.choice(_WORDS)}: job {rng.randrange(1000)} finished" for _ in range(4))
-        yield "Check this:\n" + "\n".join(lines)
+        yield f"Check this:\n{rng.choice(_WORDS)}: job {rng.randrange(1000)} finished"

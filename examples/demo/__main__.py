@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
     folder.mkdir(parents=True)
     shutil.copytree(Path(__file__).parent / "sample_project", folder / "project")
     for act in ("tell", "ask"):
-        subprocess.run([sys.executable, "-m", f"examples.demo.{act}", str(folder)], check=True)
+        subprocess.run([sys.executable, "-u", "-m", f"examples.demo.{act}", str(folder)], check=True)
     told = json.loads((folder / "tell.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "ask.json").read_text(encoding="utf-8"))
     console = Console()

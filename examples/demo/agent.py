@@ -17,6 +17,8 @@ from examples.demo.tools import project_tools
 
 __all__ = ["DemoAgent", "Said"]
 
+_MAX_REPLY_TOKENS = 48
+
 
 class _Reports(AgentMiddleware[Any, Any]):
     """Collect what the model reports about each call: the prompt as it saw it, above all."""
@@ -69,7 +71,7 @@ class DemoAgent:
 
     def __init__(self, saver: BaseCheckpointSaver[Any], project: Path) -> None:
         """Build the agent; nothing is loaded before the first turn."""
-        self.model = ChatDeltaMem()
+        self.model = ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS)
         self.tools = project_tools(project)
         self._reports = _Reports()
         self.graph = create_agent(
@@ -84,3 +86,7 @@ class DemoAgent:
         result = self.graph.invoke({"messages": [{"role": "user", "content": text}]}, config)
         seconds = time.perf_counter() - begin
         return Said(tuple(result["messages"][before + 1 :]), seconds, tuple(self._reports.seen))
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of `text` as the model reads it."""
+        return len(self.model.engine.backbone.tokenizer(text).input_ids)

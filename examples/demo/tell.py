@@ -56,7 +56,7 @@ def _thread(agent: DemoAgent, thread: str, values: list[str], *, show: bool) -> 
 
 def work_tokens(agent: DemoAgent, work: list[Said]) -> int:
     """Count the tokens of everything said, called and read during the unrelated work."""
-    return sum(agent.model.get_num_tokens(message.text) for said in work for message in said.messages)
+    return sum(agent.count_tokens(message.text) for said in work for message in said.messages)
 
 
 def _print_check(agent: DemoAgent, work: list[Said], last: TurnReport) -> None:
