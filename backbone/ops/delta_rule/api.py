@@ -40,6 +40,8 @@ def delta_rule(
     name = ("recurrent" if q.shape[1] < CHUNK else "chunked") if form == "auto" else form
     if name not in _FORMS:
         raise ValueError(f"form must be 'auto' or one of {sorted(_FORMS)}, got {form!r}")
+    if read_mask is not None:
+        _expect("read_mask", read_mask, (q.shape[0], q.shape[1]))
     # Under autocast the products would run in half precision and the state would lose what it was told.
     with torch.autocast(q.device.type, enabled=False):
         out = _FORMS[name](problem)
@@ -74,6 +76,8 @@ def _problem(
         _expect("write_mask", write_mask, (batch, length))
     if positions is not None:
         _expect("state_positions", positions, (batch, positions.shape[-1]))
+        if bool(((positions < 0) | (positions > length)).any()):
+            raise ValueError(f"state_positions must lie in 0 to {length}, got {positions.tolist()}")
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     if initial_state is None:
         initial_state = q.new_zeros(batch, heads, rank, rank, dtype=dtype)
