@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from backbone.tiny.episodes import Episode, Query, Turn
 from backbone.tiny.tokenizer import encode_turns, system_text
 
-__all__ = ["Batch", "Row", "collate", "flat_row", "turns_of"]
+__all__ = ["Batch", "Row", "add_turns", "collate", "cut_row", "extend_row", "flat_row", "system_row", "turns_of"]
 
 POSITIONS = 4096
 OTHER_WEIGHT = 0.1  # what people and tools say: enough to read it, not to learn it by heart
@@ -71,7 +71,7 @@ def system_row(tokenizer: PreTrainedTokenizerFast, episode: Episode) -> Row:
 
 
 def add_turns(row: Row, tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], *, query: int = -1) -> None:
-    """Append turns as messages of the conversation."""
+    """Append turns as messages of the conversation; system messages have number -1, as they are never written."""
     number = max(row.messages, default=-1)
     for turn, (ids, head) in zip(turns, encode_turns(tokenizer, turns), strict=True):
         written = turn.message["role"] != "system"
@@ -90,10 +90,21 @@ def flat_row(tokenizer: PreTrainedTokenizerFast, episode: Episode, limit: int) -
         before = len(row.ids)
         add_turns(row, tokenizer, turns_of(query), query=number)
         if len(row.ids) > limit:
-            for values in (row.ids, row.weights, row.queries, row.messages, row.noise):
-                del values[before:]
+            cut_row(row, before)
             break
     return row
+
+
+def extend_row(row: Row, other: Row) -> None:
+    """Append the tokens of `other`."""
+    for name in ("ids", "weights", "queries", "messages", "noise"):
+        getattr(row, name).extend(getattr(other, name))
+
+
+def cut_row(row: Row, size: int) -> None:
+    """Drop the tokens from number `size` on."""
+    for name in ("ids", "weights", "queries", "messages", "noise"):
+        del getattr(row, name)[size:]
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:

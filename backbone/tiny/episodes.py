@@ -10,7 +10,7 @@ from backbone.tiny.domain import ACTIONS, ATTRIBUTES, Action, Attribute, attribu
 from backbone.tiny.noise import COLUMNS, Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.toolset import DOMAIN_TOOLS, Schema, generic_tool_exchange, json_exchange
 
-__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "answer_text", "generate_episode", "is_held_out", "statement"]
+__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "answer_text", "generate_episode", "is_held_out", "retold", "statement"]
 
 STATEMENTS = (
     "The {a} is {v}.", "Use {v} as the {a}.", "For the {a} we use {v}.", "Please remember that the {a} is {v}.",
@@ -198,6 +198,14 @@ def _recalled(rng: random.Random, name: str, told: str | None) -> tuple[Message,
         texts = ["Nothing else was said."]
     lines = [f"[m:{rng.randrange(16**4):04x}] 2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02} user: {t}" for t in texts]
     return {"role": "system", "content": "<recalled>\n" + "\n".join(lines) + "\n</recalled>"}, value
+
+
+def retold(rng: random.Random, query: Query) -> tuple[list[Turn], Query]:
+    """Return an exchange that changes what `query` asks for, and the question with the new answer."""
+    item = attribute(query.attribute)
+    value = rng.choice([v for v in item.values if v != query.value])
+    telling = _telling(rng, [(item, value, True)], EpisodeOptions(1, 0, 1))
+    return telling, Query(query.attribute, value, _question(rng, item, value))
 
 
 def _toolset(rng: random.Random, options: EpisodeOptions) -> tuple[Schema, ...]:

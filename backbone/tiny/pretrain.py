@@ -3,14 +3,14 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from backbone.tiny.batches import POSITIONS, Batch, collate, flat_row, jumping_positions
+from backbone.tiny.batches import POSITIONS, Batch, collate, cut_row, extend_row, flat_row, jumping_positions
 from backbone.tiny.episodes import EpisodeOptions, generate_episode
 from backbone.tiny.optimizer import backbone_optimizers
 
@@ -21,12 +21,19 @@ Report = Callable[[str, int, int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Set the length of the training and its step size."""
+    """Set the length of the training, its step size and its material.
 
-    steps: int = 1400
+    other_weight: loss weight of what people and tools say. curriculum: begin with few facts and short texts.
+    """
+
+    steps: int = 1500
     tokens: int = 6144
     lr: float = 4e-3
     seed: int = 0
+    other_weight: float = 0.1
+    action_share: float = 0.2
+    tools_share: float = 0.3
+    curriculum: bool = True
 
 
 def backbone_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
@@ -57,31 +64,42 @@ def _width(rng: random.Random, progress: float) -> int:
     return rng.choice((192, 256, 384, 512, 768)) if progress < 0.8 else rng.choice((256, 512, 768, 1536))
 
 
-def _options(rng: random.Random, width: int, progress: float) -> EpisodeOptions:
+def _shape(rng: random.Random, width: int, progress: float, options: PretrainOptions) -> EpisodeOptions:
     facts = rng.randrange(1, max(2, min(17, width // 40)))
     if progress < 0.1:
         facts, noise = rng.randrange(1, 5), 0
     else:
         noise = rng.randrange(max(1, (width - 60 - facts * 30) // 60))
-    return EpisodeOptions(facts=facts, noise=noise, queries=max(4, (width - facts * 30 - noise * 60) // 26), recalled_share=0.1)
+    return EpisodeOptions(
+        facts=facts,
+        noise=noise,
+        queries=max(4, (width - facts * 30 - noise * 60) // 26),
+        recalled_share=0.1,
+        action_share=options.action_share,
+        tools_share=options.tools_share,
+    )
 
 
-def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, tokens: int, progress: float) -> Batch:
+def _batch(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, options: PretrainOptions
+) -> Batch:
+    if not options.curriculum:
+        progress = 0.35 + 0.65 * progress
     width = _width(rng, progress)
     generic = 0.0 if progress < 0.1 else 0.25
     rows = []
-    while len(rows) < tokens // width:
-        row = flat_row(tokenizer, generate_episode(rng, _options(rng, width, progress), generic_share=generic), width)
+    while len(rows) < options.tokens // width:
+        row = flat_row(tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width)
         while len(row.ids) < width * 0.75:  # short conversations share a row, as turns of one longer conversation do
             extra = flat_row(tokenizer, generate_episode(rng, EpisodeOptions(0, 1, 0), generic_share=generic), width)
             if len(row.ids) + len(extra.ids) > width:
                 break
-            for name in ("ids", "weights", "queries", "messages", "noise"):
-                getattr(row, name).extend(getattr(extra, name))
-        for name in ("ids", "weights", "queries", "messages", "noise"):
-            del getattr(row, name)[width:]
+            extend_row(row, extra)
+        cut_row(row, width)
         rows.append(row)
-    return collate(rows, tokenizer.pad_token_id)
+    batch = collate(rows, tokenizer.pad_token_id)
+    others = (batch.weights > 0) & (batch.weights < 1)
+    return replace(batch, weights=batch.weights.masked_fill(others, options.other_weight))
 
 
 def weighted_loss(model: Qwen3ForCausalLM, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,15 +130,21 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 50) * (1.0 if progress < 0.4 else max(0.02, (1 - progress) / 0.6))
 
 
-def pretrain(tokenizer: PreTrainedTokenizerFast, options: PretrainOptions, report: Report) -> Qwen3ForCausalLM:
-    """Return a backbone trained from random weights; `report(phase, step, steps, figures)` is called each step."""
+def pretrain(
+    tokenizer: PreTrainedTokenizerFast, options: PretrainOptions, report: Report, model: Qwen3ForCausalLM | None = None
+) -> Qwen3ForCausalLM:
+    """Return a trained backbone, from random weights or going on with `model`.
+
+    `report(phase, step, steps, figures)` is called each step.
+    """
     torch.manual_seed(options.seed)
     rng = random.Random(options.seed)
-    model = Qwen3ForCausalLM(backbone_config(tokenizer))
+    if model is None:
+        model = Qwen3ForCausalLM(backbone_config(tokenizer))
     optimizers = backbone_optimizers(model, options.lr)
     for step in range(options.steps):
         progress = step / options.steps
-        batch = _batch(rng, tokenizer, options.tokens, progress)
+        batch = _batch(rng, tokenizer, progress, options)
         started = time.perf_counter()
         positions = jumping_positions(rng, batch)
         hidden = model.model(input_ids=batch.ids, position_ids=positions, use_cache=False).last_hidden_state
