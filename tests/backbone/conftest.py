@@ -1,13 +1,25 @@
-"""Small real parts that several tests share: byte-level BPE tokenizers with chat templates of several shapes."""
+"""Small real parts that several tests share: byte-level BPE tokenizers and random models with a working memory."""
 
 from collections.abc import Callable
 
 import pytest
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from backbone import DeltaMemConfig, MemoryModel, attach_memory
 
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TAGS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>", "<think>", "</think>"]
+TAGS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_response>",
+    "</tool_response>",
+    "<tools>",
+    "</tools>",
+    "<think>",
+    "</think>",
+]
 
 # What follows has the shapes of templates in the wild, in as few lines as show the shape.
 CHATML = """\
@@ -52,8 +64,13 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         core.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        corpus = ['{"name": "get_weather", "arguments": {"city": "Oslo"}}', "user assistant system tool the weather in"] * 4
-        trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=CONTROL, initial_alphabet=alphabet, show_progress=False)
+        corpus = [
+            '{"name": "get_weather", "arguments": {"city": "Oslo"}}',
+            "user assistant system tool the weather in",
+        ] * 4
+        trainer = trainers.BpeTrainer(
+            vocab_size=330, special_tokens=CONTROL, initial_alphabet=alphabet, show_progress=False
+        )
         core.train_from_iterator(corpus, trainer)
         if tags:
             core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
@@ -68,3 +85,36 @@ def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
 def tokenizer(make_tokenizer: Callable[..., PreTrainedTokenizerFast]) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a Qwen-like model."""
     return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., MemoryModel]:
+    """Make a small random Qwen3 with a random memory that matters to its logits."""
+
+    def make(granularity: str = "token", *, vocab_size: int = 400) -> MemoryModel:
+        config = Qwen3Config(
+            vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=False,
+        )  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            frozen = Qwen3ForCausalLM(config).eval()
+            model = attach_memory(frozen, DeltaMemConfig(granularity=granularity), seed=0)
+            for parameter in model.memory_layers.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+        model.refresh_fingerprint()
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: Callable[..., MemoryModel]) -> MemoryModel:
+    """Return a model whose memory writes every token."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def message_model(make_model: Callable[..., MemoryModel]) -> MemoryModel:
+    """Return a model whose memory writes once a message."""
+    return make_model("message")

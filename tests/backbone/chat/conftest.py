@@ -110,7 +110,7 @@ Reasoning: off
 {%- endif -%}
 """
 
-# Whitespace left to trim_blocks and lstrip_blocks; a refusal of anything but strict alternation; eos only at the very end.
+# Whitespace is left to trim_blocks and lstrip_blocks; anything but strict alternation is refused; eos at the very end.
 ALTERNATING = """\
 {% if messages[0].role == 'system' %}
     {% set first = messages[0].content + '\\n\\n' %}
@@ -140,10 +140,13 @@ FIRST_BY_HAND = """\
 {%- else %}{% set system = '' %}{% endif %}
 {{- '<|im_start|>system\\n' + system + '<|im_end|>\\n' }}
 {%- if tools %}
-    {{- '<|im_start|>user\\nYou have tools: ' }}{{- tools | tojson }}{{- '\\n' + messages[0].content + '<|im_end|>\\n' }}
+    {{- '<|im_start|>user\\nYou have tools: ' }}{{- tools | tojson }}
+    {{- '\\n' + messages[0].content + '<|im_end|>\\n' }}
     {%- set messages = messages[1:] %}
 {%- endif %}
-{%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{%- endfor %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
