@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from backbone.adapter.files import load_adapter, save_adapter
     from backbone.adapter.model import HiddenOutput, MemoryModel, MemoryOutput, attach_memory
     from backbone.adapter.state import MemoryState
+    from backbone.chat.template import RenderedPrompt, render_prompt
+    from backbone.chat.text import TextStream
+    from backbone.chat.tool_calls import (
+        InvalidToolCall,
+        ReasoningDelta,
+        TextDelta,
+        ToolCall,
+        ToolCallParser,
+    )
+    from backbone.constraint import json_schema_constraint, tool_call_constraint
+    from backbone.engine import Engine, EngineRegistry, default_registry, shared_engine
     from backbone.errors import (
         AdapterError,
         ConfigError,
@@ -25,13 +36,53 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         WindowOverflowError,
     )
+    from backbone.generation import (
+        Constraint,
+        Finished,
+        Prefilled,
+        TokenPrompt,
+        decode,
+        prefill,
+    )
+    from backbone.jobs import Job
     from backbone.loading import Backbone, load_backbone
+    from backbone.sampling import Sampling
 
 _HOMES = {
     "backbone.adapter.config": ("DeltaMemConfig",),
-    "backbone.adapter.files": ("load_adapter", "save_adapter"),
-    "backbone.adapter.model": ("HiddenOutput", "MemoryModel", "MemoryOutput", "attach_memory"),
+    "backbone.adapter.files": (
+        "load_adapter",
+        "save_adapter",
+    ),
+    "backbone.adapter.model": (
+        "HiddenOutput",
+        "MemoryModel",
+        "MemoryOutput",
+        "attach_memory",
+    ),
     "backbone.adapter.state": ("MemoryState",),
+    "backbone.chat.template": (
+        "RenderedPrompt",
+        "render_prompt",
+    ),
+    "backbone.chat.text": ("TextStream",),
+    "backbone.chat.tool_calls": (
+        "InvalidToolCall",
+        "ReasoningDelta",
+        "TextDelta",
+        "ToolCall",
+        "ToolCallParser",
+    ),
+    "backbone.constraint": (
+        "json_schema_constraint",
+        "tool_call_constraint",
+    ),
+    "backbone.engine": (
+        "Engine",
+        "EngineRegistry",
+        "default_registry",
+        "shared_engine",
+    ),
     "backbone.errors": (
         "AdapterError",
         "ConfigError",
@@ -46,7 +97,20 @@ _HOMES = {
         "UnsupportedModelError",
         "WindowOverflowError",
     ),
-    "backbone.loading": ("Backbone", "load_backbone"),
+    "backbone.generation": (
+        "Constraint",
+        "Finished",
+        "Prefilled",
+        "TokenPrompt",
+        "decode",
+        "prefill",
+    ),
+    "backbone.jobs": ("Job",),
+    "backbone.loading": (
+        "Backbone",
+        "load_backbone",
+    ),
+    "backbone.sampling": ("Sampling",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -54,25 +118,47 @@ __all__ = [
     "AdapterError",
     "Backbone",
     "ConfigError",
+    "Constraint",
     "DeltaMemConfig",
     "DeltaMemError",
+    "Engine",
     "EngineClosedError",
+    "EngineRegistry",
+    "Finished",
     "HiddenOutput",
+    "InvalidToolCall",
+    "Job",
     "MemoryModel",
     "MemoryOutput",
     "MemoryState",
+    "Prefilled",
     "PromptError",
+    "ReasoningDelta",
+    "RenderedPrompt",
+    "Sampling",
     "StateError",
     "StateFormatError",
     "StateMismatchError",
     "StateNotFiniteError",
     "StateVersionError",
+    "TextDelta",
+    "TextStream",
+    "TokenPrompt",
+    "ToolCall",
+    "ToolCallParser",
     "UnsupportedModelError",
     "WindowOverflowError",
     "attach_memory",
+    "decode",
+    "default_registry",
+    "json_schema_constraint",
     "load_adapter",
     "load_backbone",
+    "prefill",
+    "render_prompt",
     "save_adapter",
+    "shared_engine",
+    "tool_call_constraint",
 ]
 
 
