@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -13,32 +12,39 @@ from deltamem_agents import ChatDeltaMem
 class TestChatDeltaMemUnit(ChatModelUnitTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
+        """Name the class under test."""
         return ChatDeltaMem
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
+        """Take the bundled model as it comes."""
         return {}
 
 
 class TestChatDeltaMemIntegration(ChatModelIntegrationTests):
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
+        """Name the class under test."""
         return ChatDeltaMem
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
+        """Take the bundled model as it comes."""
         return {}
 
     @property
     def supports_json_mode(self) -> bool:
+        """JSON mode is decoded under a grammar."""
         return True
 
     @property
     def supports_anthropic_inputs(self) -> bool:
+        """Blocks of Anthropic's kinds are read or left out."""
         return True
 
     @property
     def model_override_value(self) -> str | None:
+        """A call may name the model."""
         return "deltamem-tiny"
 
 
