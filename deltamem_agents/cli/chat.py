@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessageChunk, HumanMessage
+from transformers.utils.logging import disable_progress_bar
 
 from backbone import DeltaMemError
 from deltamem_agents.chat_models import ChatDeltaMem
@@ -30,11 +31,14 @@ def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | N
     chosen = {"model": model or settings.model, "adapter": adapter or settings.adapter}
     limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
     chat_model = ChatDeltaMem(**chosen, **limits)
+    if chat_model.model is None:
+        disable_progress_bar()  # of reading the bundled weights, which takes no time
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db)))
         try:
+            _ = chat_model.engine  # so that what cannot be loaded ends the program instead of the first turn
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
             _converse(_Talk(agent, thread), runner)
         finally:

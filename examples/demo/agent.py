@@ -10,6 +10,7 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from transformers.utils.logging import disable_progress_bar
 
 from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware
 from deltamem_agents.memory_cell import TurnReport, active_cell
@@ -71,6 +72,7 @@ class DemoAgent:
 
     def __init__(self, saver: BaseCheckpointSaver[Any], project: Path) -> None:
         """Build the agent; nothing is loaded before the first turn."""
+        disable_progress_bar()
         self.model = ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS)
         self.tools = project_tools(project)
         self._reports = _Reports()
