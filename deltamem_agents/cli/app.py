@@ -57,7 +57,7 @@ Facts = Annotated[int, typer.Option(min=1, help="Facts told in each conversation
 Distance = Annotated[int, typer.Option(min=0, help="Tokens of unrelated work between facts and question.")]
 Updates = Annotated[bool, typer.Option("--updates", help="Change some facts before asking; the newest value counts.")]
 Mode = Annotated[Literal["tsw", "ssw", "msw"], typer.Option(help="Which bundled adapter to measure.")]
-Threads = Annotated[int, typer.Option(min=1, help="Conversations to measure.")]
+Threads = Annotated[int, typer.Option(min=2, help="Conversations to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -68,7 +68,7 @@ def recall(
     distance: Distance = 500,
     updates: Updates = False,
     mode: Mode = "msw",
-    threads: Threads = 32,
+    threads: Threads = 24,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

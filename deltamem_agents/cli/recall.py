@@ -16,6 +16,7 @@ _MEANING = {
     "zeroed": "the same questions with the memory set to zero",
     "shuffled": "the same questions with another thread's memory",
     "full_context": "the same questions with the whole history in the prompt",
+    "never_told": "answered that it does not know what was never said",
     "chance": "guessing among the values of the attribute",
     "n": "questions asked",
     "prompt_contains_fact": "prompts that held the fact as text (must be 0)",

@@ -43,7 +43,7 @@ class Scale:
 
 
 FULL = Scale(300, (10, 50, 200), 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 24, 5, 5)
-QUICK = Scale(12, (4, 10), 256, ((2, 100),), 1, 1, 1)
+QUICK = Scale(12, (4, 10), 256, ((2, 100),), 2, 1, 1)
 
 
 def measure(scale: Scale) -> dict[str, Any]:

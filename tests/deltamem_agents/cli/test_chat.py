@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = [sys.executable, "-u", "-c", "from deltamem_agents.cli import main; main()", "chat"]
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 
 
 class Terminal:

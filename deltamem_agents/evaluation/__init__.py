@@ -1,0 +1,1 @@
+"""Measure the memory: recall, speed and size."""
