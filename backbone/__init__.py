@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from backbone.jobs import Job
     from backbone.loading import Backbone, load_backbone
     from backbone.sampling import Sampling
+    from backbone.tiny.probes import RecallProbe, RecallQuestion, recall_probe
 
 _HOMES = {
     "backbone.adapter.config": ("DeltaMemConfig",),
@@ -111,6 +112,7 @@ _HOMES = {
         "load_backbone",
     ),
     "backbone.sampling": ("Sampling",),
+    "backbone.tiny.probes": ("RecallProbe", "RecallQuestion", "recall_probe"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -134,6 +136,8 @@ __all__ = [
     "Prefilled",
     "PromptError",
     "ReasoningDelta",
+    "RecallProbe",
+    "RecallQuestion",
     "RenderedPrompt",
     "Sampling",
     "StateError",
@@ -155,6 +159,7 @@ __all__ = [
     "load_adapter",
     "load_backbone",
     "prefill",
+    "recall_probe",
     "render_prompt",
     "save_adapter",
     "shared_engine",

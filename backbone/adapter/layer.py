@@ -14,6 +14,7 @@ from backbone.ops.delta_rule import delta_rule, segment_delta_rule
 
 NORM_EPS = 1e-6  # of the published code, for q and k and for the optional RMSNorm
 STEER_INIT_STD = 0.02
+COPY_INIT_SCALE = 2.0
 
 
 class LayerMemory(nn.Module):
@@ -53,7 +54,12 @@ class LayerMemory(nn.Module):
             self.delta_o_rmsnorm_weight = new(widths["o"])
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw new weights: every state is read from the start, softly; every gate is at its bias."""
+        """Draw new weights: every gate is at its bias, keys match queries, and a read leans towards what was written.
+
+        Keys begin with the queries' weights and the o head with the transposed value weights, so a token that resembles
+        a written one is given back what followed from it, coarsely. From random weights the memory is of no use at
+        first, and its gates close before it is.
+        """
         for name, parameter in self.named_parameters():
             if name.startswith("memory_"):
                 nn.init.normal_(parameter, std=1 / math.sqrt(self.hidden), generator=generator)
@@ -67,6 +73,10 @@ class LayerMemory(nn.Module):
         nn.init.constant_(self.beta_bias, self.config.beta_bias_init)
         if self.config.has_decay_gate:
             nn.init.constant_(self.lambda_bias, -self.config.beta_bias_init)  # as if coupled, at first
+        with torch.no_grad():
+            self.memory_k_proj.copy_(self.memory_q_proj)
+            if "o" in self.config.delta_heads and self.delta_o_proj.shape[0] == self.hidden:
+                self.delta_o_proj.copy_(COPY_INIT_SCALE * self.memory_v_proj.T)
 
     def steer(self, call: MemoryCall, head: Head, x: Tensor | None) -> Tensor | None:
         """Give what memory adds to a projection, or None; `x` [B, T, d] is the attention layer's input.

@@ -32,7 +32,9 @@ class Row:
         """Return a row without tokens."""
         return cls([], [], [], [], [])
 
-    def add(self, ids: Sequence[int], head: int, *, trained: bool, query: int = -1, message: int = -1, noise: bool = False) -> None:
+    def add(
+        self, ids: Sequence[int], head: int, *, trained: bool, query: int = -1, message: int = -1, noise: bool = False
+    ) -> None:
         """Append one message's tokens; the model says those from `head` on, when `trained`."""
         size = len(ids)
         self.ids.extend(ids)
@@ -115,7 +117,14 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         return torch.tensor([[*getattr(row, name), *[fill] * (width - len(row.ids))] for row in rows])
 
     real = torch.tensor([[True] * len(row.ids) + [False] * (width - len(row.ids)) for row in rows])
-    return Batch(padded("ids", pad), padded("weights", 0.0), padded("queries", -1), padded("messages", -1), padded("noise", False), real)
+    return Batch(
+        padded("ids", pad),
+        padded("weights", 0.0),
+        padded("queries", -1),
+        padded("messages", -1),
+        padded("noise", False),
+        real,
+    )
 
 
 def jumping_positions(rng: random.Random, batch: Batch) -> Tensor:

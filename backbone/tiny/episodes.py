@@ -10,7 +10,19 @@ from backbone.tiny.domain import ACTIONS, ATTRIBUTES, Action, Attribute, attribu
 from backbone.tiny.noise import COLUMNS, Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.toolset import DOMAIN_TOOLS, Schema, generic_tool_exchange, json_exchange
 
-__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "answer_text", "generate_episode", "is_held_out", "retold", "statement"]
+__all__ = [
+    "PLAIN_REPLIES",
+    "Episode",
+    "EpisodeOptions",
+    "Query",
+    "Turn",
+    "answer_text",
+    "generate_episode",
+    "is_held_out",
+    "question_text",
+    "retold",
+    "statement",
+]
 
 STATEMENTS = (
     "The {a} is {v}.", "Use {v} as the {a}.", "For the {a} we use {v}.", "Please remember that the {a} is {v}.",
@@ -32,6 +44,7 @@ SYSTEMS = (
     "You are a careful assistant for a software project.", "You help with code and data. Answer in one sentence.",
     "You work on a repository with tools.", "You are an assistant that remembers what it is told.",
 )  # fmt: skip
+PLAIN_REPLIES = ("Noted.", "Okay.", "Understood.", "Sure.")
 RESULTS = (
     "{n} passed in 0.{n}s", "1 failed, {n} passed", "ok", "All checks passed!", "exit code 0", "done in {n} ms",
     "exit code 1\nerror: line {n} is wrong", "{n} files were left unchanged", "Ran {n} tests in 0.0{n}s\n\nOK", "",
@@ -46,11 +59,12 @@ def is_held_out(name: str, value: str, template: str) -> bool:
 
 @dataclass(frozen=True)
 class Turn:
-    """Hold one message and whether the model is trained to say it."""
+    """Hold one message, whether the model is trained to say it, and the facts (attribute, value) that it states."""
 
     message: Message
     kind: str
     trained: bool = False
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,10 +128,11 @@ def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], o
         statement(rng, item, value, update=update, held_out=options.held_out) for item, value, update in facts
     )
     if rng.random() < options.plain_reply_share:
-        reply = Turn(assistant(rng.choice(("Noted.", "Okay.", "Understood.", "Sure."))), "fact")
+        reply = Turn(assistant(rng.choice(PLAIN_REPLIES)), "fact")
     else:
         reply = Turn(assistant(_acknowledge([(item, value) for item, value, _ in facts])), "fact", trained=True)
-    return [Turn(user(text), "fact"), reply]
+    told = tuple((item.names[0], value) for item, value, _ in facts)
+    return [Turn(user(text), "fact", facts=told), reply]
 
 
 def _noise(rng: random.Random, *, tools: bool) -> list[Turn]:
@@ -125,7 +140,9 @@ def _noise(rng: random.Random, *, tools: bool) -> list[Turn]:
     return [Turn(message, "noise", trained=message["role"] == "assistant") for message in messages]
 
 
-def _events(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute]) -> Iterator[list[tuple[Attribute, str, bool]]]:
+def _events(
+    rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute]
+) -> Iterator[list[tuple[Attribute, str, bool]]]:
     """Yield groups of statements in order: every attribute once, some again later with another value."""
     first = [(item, rng.choice(item.values), False) for item in chosen]
     changed = [entry for entry in first if rng.random() < options.update_share]
@@ -143,7 +160,9 @@ def _events(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attrib
         yield group
 
 
-def _history(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute], *, tools: bool) -> tuple[list[Turn], dict[str, str]]:
+def _history(
+    rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute], *, tools: bool
+) -> tuple[list[Turn], dict[str, str]]:
     values: dict[str, str] = {}
     blocks: list[list[Turn]] = []
     for group in _events(rng, options, chosen):
@@ -155,9 +174,15 @@ def _history(rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attri
     return [turn for block in blocks for turn in block], values
 
 
+def question_text(rng: random.Random, item: Attribute) -> str:
+    """Return a question about the attribute."""
+    return rng.choice((*QUESTIONS, *item.questions)).format(a=rng.choice(item.names))
+
+
 def _question(rng: random.Random, item: Attribute, value: str | None) -> tuple[Turn, ...]:
-    text = rng.choice((*QUESTIONS, *item.questions)).format(a=rng.choice(item.names))
-    return Turn(user(text), "ask"), Turn(assistant(answer_text(item.names[0], value)), "answer", trained=True)
+    return Turn(user(question_text(rng, item)), "ask"), Turn(
+        assistant(answer_text(item.names[0], value)), "answer", trained=True
+    )
 
 
 def _action(rng: random.Random, action: Action, value: str | None) -> tuple[Turn, ...]:
@@ -191,12 +216,17 @@ def _recalled(rng: random.Random, name: str, told: str | None) -> tuple[Message,
     """Return a recalled block that may hold a statement about `name`, and the value that is known with it."""
     item = attribute(name)
     value = told or (rng.choice(item.values) if rng.random() < 0.8 else None)
-    texts = [rng.choice(("The log looks fine.", "Renamed the loader.", "Hello there.")) for _ in range(rng.randrange(2))]
+    texts = [
+        rng.choice(("The log looks fine.", "Renamed the loader.", "Hello there.")) for _ in range(rng.randrange(2))
+    ]
     if value is not None:
         texts.insert(rng.randrange(len(texts) + 1), statement(rng, item, value))
     if not texts:
         texts = ["Nothing else was said."]
-    lines = [f"[m:{rng.randrange(16**4):04x}] 2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02} user: {t}" for t in texts]
+    lines = [
+        f"[m:{rng.randrange(16**4):04x}] 2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02} user: {t}"
+        for t in texts
+    ]
     return {"role": "system", "content": "<recalled>\n" + "\n".join(lines) + "\n</recalled>"}, value
 
 

@@ -50,7 +50,7 @@ class _Lesson:
 
 def _episode_options(rng: random.Random, progress: float, questions: int) -> EpisodeOptions:
     if progress < 0.12:
-        facts, noise = rng.randrange(1, 5), rng.randrange(3)
+        facts, noise = rng.randrange(1, 4), 0
     elif progress < 0.35:
         facts, noise = rng.randrange(1, 9), rng.randrange(8)
     else:
@@ -59,7 +59,9 @@ def _episode_options(rng: random.Random, progress: float, questions: int) -> Epi
     return EpisodeOptions(facts, noise, questions, behind=rng.random() < 0.5, plain_reply_share=0.3)
 
 
-def _question_row(rng: random.Random, tokenizer: PreTrainedTokenizerFast, episode: Episode, query: Query, tail: int) -> Row:
+def _question_row(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, episode: Episode, query: Query, tail: int
+) -> Row:
     """Return what the prompt holds when the history has left it: system, the newest exchanges, the question."""
     row = system_row(tokenizer, episode)
     for _ in range(tail):
@@ -75,7 +77,9 @@ def _question_row(rng: random.Random, tokenizer: PreTrainedTokenizerFast, episod
     return row
 
 
-def _lesson(rng: random.Random, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, progress: float) -> _Lesson:
+def _lesson(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, progress: float
+) -> _Lesson:
     """Return a step's material; tools and newer exchanges make long prompts, so a lesson has them for all or for none."""
     shape = _episode_options(rng, progress, options.questions)
     shape = replace(shape, tools_share=float(rng.random() < 0.2), action_share=0.6)
@@ -165,6 +169,11 @@ def _quiet_loss(logits: list[Tensor], batch: Batch, layers: int) -> Tensor:
     return torch.stack(parts).mean() if parts else torch.zeros(())
 
 
+def _ramp(progress: float) -> float:
+    """Return the weight of the quiet loss: none until the memory is of use, for it would close every gate."""
+    return min(1.0, max(0.0, (progress - 0.12) / 0.15))
+
+
 def _schedule(step: int, steps: int) -> float:
     progress = step / steps
     hold = 0.5
@@ -186,7 +195,7 @@ def train_memory(
             memory = write_history(model, lesson.history, rng)
         loss, predicted, places = answer_from_state(model, memory, lesson)
         quiet = _quiet_loss(logits, lesson.history, len(model.layers))
-        (loss + quiet).backward()
+        (loss + _ramp(step / options.steps) * quiet).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _schedule(step, options.steps)

@@ -22,8 +22,38 @@ MODULES = (
     "cache", "router", "parser", "loader", "session", "billing", "search", "mailer", "worker", "storage", "client",
     "config", "metrics", "queue", "report", "schema", "planner", "uploader", "tracker", "views",
 )  # fmt: skip
-VERBS = ("get", "load", "save", "parse", "check", "merge", "split", "build", "send", "read", "count", "find", "make", "open")
-NOUNS = ("user", "item", "row", "page", "file", "key", "order", "token", "event", "record", "value", "path", "name", "query")
+VERBS = (
+    "get",
+    "load",
+    "save",
+    "parse",
+    "check",
+    "merge",
+    "split",
+    "build",
+    "send",
+    "read",
+    "count",
+    "find",
+    "make",
+    "open",
+)
+NOUNS = (
+    "user",
+    "item",
+    "row",
+    "page",
+    "file",
+    "key",
+    "order",
+    "token",
+    "event",
+    "record",
+    "value",
+    "path",
+    "name",
+    "query",
+)
 COLUMNS = (
     "price", "income", "age", "score", "weight", "height", "rating", "sales", "profit", "cost", "demand", "clicks",
     "revenue", "volume", "duration", "distance", "speed", "humidity", "pressure", "salary",
@@ -148,7 +178,9 @@ def _content(rng: random.Random) -> tuple[str, str]:
 
 def _paste(rng: random.Random) -> list[Message]:
     text, reply = _content(rng)
-    request = rng.choice(("Look at this:", "Check this:", "Here is the output:", "What do you see here?", "Please read:"))
+    request = rng.choice(
+        ("Look at this:", "Check this:", "Here is the output:", "What do you see here?", "Please read:")
+    )
     return [user(f"{request}\n{text}"), assistant(reply)]
 
 
@@ -171,7 +203,11 @@ def _read(rng: random.Random) -> list[Message]:
     return [user(request), tool_call("read_file", {"path": path}), result, assistant(f"I have read {path}.")]
 
 
-_PLAIN: tuple[tuple[Callable[[random.Random], list[Message]], float], ...] = ((_paste, 0.6), (_chat, 0.25), (_rename, 0.15))
+_PLAIN: tuple[tuple[Callable[[random.Random], list[Message]], float], ...] = (
+    (_paste, 0.6),
+    (_chat, 0.25),
+    (_rename, 0.15),
+)
 
 
 def noise_segment(rng: random.Random, *, tools: bool) -> list[Message]:

@@ -80,16 +80,16 @@ def _shape(rng: random.Random, width: int, progress: float, options: PretrainOpt
     )
 
 
-def _batch(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, options: PretrainOptions
-) -> Batch:
+def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, options: PretrainOptions) -> Batch:
     if not options.curriculum:
         progress = 0.35 + 0.65 * progress
     width = _width(rng, progress)
     generic = 0.0 if progress < 0.1 else 0.25
     rows = []
     while len(rows) < options.tokens // width:
-        row = flat_row(tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width)
+        row = flat_row(
+            tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width
+        )
         while len(row.ids) < width * 0.75:  # short conversations share a row, as turns of one longer conversation do
             extra = flat_row(tokenizer, generate_episode(rng, EpisodeOptions(0, 1, 0), generic_share=generic), width)
             if len(row.ids) + len(extra.ids) > width:
@@ -158,5 +158,7 @@ def pretrain(
         model.zero_grad(set_to_none=True)
         right, count = exact_answers(batch, predicted, places)
         seconds = time.perf_counter() - started
-        report("backbone", step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds})
+        report(
+            "backbone", step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds}
+        )
     return model.eval()

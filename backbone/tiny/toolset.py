@@ -29,12 +29,40 @@ DOMAIN_TOOLS: tuple[Schema, ...] = (
 
 _CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Oslo", "Boston", "Tokyo", "Delhi", "Cairo", "Lima", "San Francisco",
            "New York", "Los Angeles", "Chicago", "Seattle", "San Francisco, CA", "Austin, TX", "Portland, OR", "Miami, FL")  # fmt: skip
-_WORDS = ("apple", "house", "river", "cloud", "stone", "garden", "winter", "music", "silver", "market", "forest", "bridge")
-_NAMES = ("lookup", "convert", "magic", "compute", "transform", "fetch", "score", "rank", "measure", "resolve", "double", "shift")
+_WORDS = (
+    "apple",
+    "house",
+    "river",
+    "cloud",
+    "stone",
+    "garden",
+    "winter",
+    "music",
+    "silver",
+    "market",
+    "forest",
+    "bridge",
+)
+_NAMES = (
+    "lookup",
+    "convert",
+    "magic",
+    "compute",
+    "transform",
+    "fetch",
+    "score",
+    "rank",
+    "measure",
+    "resolve",
+    "double",
+    "shift",
+)
 
 
 def _number_tool(rng: random.Random) -> tuple[Schema, str, dict[str, Any], str]:
-    name = rng.choice((f"{rng.choice(_NAMES)}_{rng.choice(('function', 'value', 'number', 'item'))}", rng.choice(_NAMES)))
+    name = rng.choice(
+        (f"{rng.choice(_NAMES)}_{rng.choice(('function', 'value', 'number', 'item'))}", rng.choice(_NAMES))
+    )
     argument = rng.choice(("input", "x", "n", "value", "number", "a"))
     number = rng.randrange(100)
     request = rng.choice(
@@ -55,9 +83,9 @@ def _pair_tool(rng: random.Random) -> tuple[Schema, str, dict[str, Any], str]:
     name = rng.choice(("add", "multiply", "subtract", "compare", "my_adder_tool", "sum_numbers"))
     first, second = rng.choice((("a", "b"), ("x", "y"), ("left", "right")))
     a, b = rng.randrange(100), rng.randrange(100)
-    request = rng.choice(("What is {a} {f} {b}?", "Use {f} on {a} and {b}.", "What's {a} + {b}", "{f} {a} and {b}")).format(
-        a=a, b=b, f=name
-    )
+    request = rng.choice(
+        ("What is {a} {f} {b}?", "Use {f} on {a} and {b}.", "What's {a} + {b}", "{f} {a} and {b}")
+    ).format(a=a, b=b, f=name)
     schema = tool_schema(name, "Combine two integers.", {first: "integer", second: "integer"})
     return schema, request, {first: a, second: b}, str(a + b)
 
@@ -67,10 +95,22 @@ def _text_tool(rng: random.Random) -> tuple[Schema, str, dict[str, Any], str]:
         city = rng.choice(_CITIES)
         argument = rng.choice(("location", "city", "place"))
         request = rng.choice(
-            ("What is the weather in {c}?", "How is the weather in {c} today?", "Weather in {c}, please.", "Is it warm in {c}?")
+            (
+                "What is the weather in {c}?",
+                "How is the weather in {c} today?",
+                "Weather in {c}, please.",
+                "Is it warm in {c}?",
+            )
         ).format(c=city)
-        schema = tool_schema(rng.choice(("get_weather", "weather")), "Get the weather at a location.", {argument: "string"})
-        return schema, request, {argument: city}, rng.choice(("It's sunny and 75 degrees.", "rainy, 12 degrees", "cloudy"))
+        schema = tool_schema(
+            rng.choice(("get_weather", "weather")), "Get the weather at a location.", {argument: "string"}
+        )
+        return (
+            schema,
+            request,
+            {argument: city},
+            rng.choice(("It's sunny and 75 degrees.", "rainy, 12 degrees", "cloudy")),
+        )
     word = rng.choice(_WORDS)
     name = rng.choice(("translate", "define", "search", "spell"))
     argument = rng.choice(("word", "text", "query"))
@@ -92,7 +132,12 @@ _SCRIPTS = (
 _KINDS = ("Chinese", "Japanese", "Russian", "Greek", "French", "Swedish")
 _STYLES = ("Pirate", "Formal", "Friendly", "Royal", "Robot", "Cowboy", "Poetic", "Sailor")
 _TOPICS = ("cats", "dogs", "birds", "computers", "trains", "cooking", "the sea", "teachers")
-_SETUPS = ("Why did the {t} cross the road?", "What do {t} do at night?", "Why do we like {t}?", "How do {t} say hello?")
+_SETUPS = (
+    "Why did the {t} cross the road?",
+    "What do {t} do at night?",
+    "Why do we like {t}?",
+    "How do {t} say hello?",
+)
 _PUNCHLINES = ("To get to the other side.", "They sleep.", "Nobody knows.", "Because it is fun.", "With a smile.")
 
 
@@ -102,9 +147,13 @@ def _unicode_tool(rng: random.Random) -> tuple[Schema, str, dict[str, Any], str]
     kind, argument = rng.choice(_KINDS), rng.choice(("customer_name", "name", "title", "company"))
     gloss = rng.choice(("technology", "trading", "food")) if rng.random() < 0.5 else ""
     description = f"a {kind} {gloss} company".replace("  ", " ")
-    request = rng.choice(("Create a customer named '{n}' ({g} Group) - {d}", "Add '{n}' ({g}) - {d}", "Register '{n}' - {d}"))
+    request = rng.choice(
+        ("Create a customer named '{n}' ({g} Group) - {d}", "Add '{n}' ({g}) - {d}", "Register '{n}' - {d}")
+    )
     tool = rng.choice(("unicode_customer", "create_customer", "add_company"))
-    schema = tool_schema(tool, "Tool for creating a customer with Unicode name.", {argument: "string", "description": "string"})
+    schema = tool_schema(
+        tool, "Tool for creating a customer with Unicode name.", {argument: "string", "description": "string"}
+    )
     text = request.format(n=name, g=rng.choice(("Hello", "Sun", "River", "North")), d=description)
     return schema, text, {argument: name, "description": description}, "Customer created"
 
@@ -131,7 +180,9 @@ def _joke(rng: random.Random) -> tuple[str, dict[str, Any]]:
 
 def _joke_tool(rng: random.Random) -> tuple[Schema, str, dict[str, Any], str]:
     request, arguments = _joke(rng)
-    schema = tool_schema(rng.choice(("Joke", "joke", "TellJoke")), "Joke to tell user.", dict.fromkeys(arguments, "string"))
+    schema = tool_schema(
+        rng.choice(("Joke", "joke", "TellJoke")), "Joke to tell user.", dict.fromkeys(arguments, "string")
+    )
     return schema, request, arguments, "Ha."
 
 

@@ -1,0 +1,150 @@
+"""Measure what the bundled model remembers after the text has left its prompt, next to the controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from rich.console import Console
+from rich.progress import track
+
+from backbone import ConfigError, MemoryState, RecallProbe, RecallQuestion, recall_probe
+from deltamem_agents.chat_models import ChatDeltaMem
+from deltamem_agents.memory_cell import use_memory
+from deltamem_agents.working_memory import WorkingMemory
+
+__all__ = ["RecallOptions", "run_recall"]
+
+QUESTIONS = 4
+NEVER_TOLD = 2
+WINDOW_TOKENS = 512
+KEEP_TOKENS = 128
+SMALLEST_WINDOW = 32  # the longest question and the opening of its reply
+FULL_CONTEXT_TOKENS = 8000
+
+
+@dataclass(frozen=True)
+class RecallOptions:
+    """Set what is measured: facts a thread, unrelated tokens behind them, and how many threads are averaged.
+
+    updates: every fact is changed later, and the newest value is asked for. seed draws the conversations.
+    """
+
+    facts: int = 4
+    distance: int = 500
+    updates: bool = False
+    mode: Literal["tsw", "ssw", "msw"] = "msw"
+    threads: int = 24
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 2:
+            raise ConfigError(f"threads must be at least 2, so that one can be asked with another's memory; got {self.threads}")
+
+
+@dataclass(frozen=True)
+class _Thread:
+    """Hold a conversation and the memory it left; `leaked` counts prompts that held a fact's text."""
+
+    probe: RecallProbe
+    messages: tuple[BaseMessage, ...]
+    memory: WorkingMemory
+
+
+@dataclass
+class _Tally:
+    """Count right answers under one condition."""
+
+    right: int = 0
+    asked: int = 0
+
+    @property
+    def share(self) -> float:
+        """Return the share of right answers."""
+        return self.right / max(1, self.asked)
+
+
+def run_recall(options: RecallOptions) -> dict[str, float | int]:
+    """Return exact match with memory and under the controls.
+
+    Every thread is a conversation that training never produced: its facts, unrelated text, then questions, each asked
+    apart. The whole history is handed to `ChatDeltaMem`, which absorbs it as any agent's; only questions are answered
+    live. Keys: exact_match, zeroed, shuffled, full_context, chance, never_told, n, prompt_contains_fact.
+    Raises ConfigError for facts or a distance that cannot be.
+    """
+    window = min(WINDOW_TOKENS, max(SMALLEST_WINDOW, options.distance))
+    keep = min(KEEP_TOKENS, options.distance // 3)
+    model = ChatDeltaMem(adapter=options.mode, window_tokens=window, keep_tokens=keep, max_tokens=24)
+    full = ChatDeltaMem(adapter=options.mode, window_tokens=FULL_CONTEXT_TOKENS, max_tokens=24)
+    count_tokens = _token_counter(model)
+    numbers = track(range(options.threads), "reading", console=Console(stderr=True), transient=True)
+    threads = [_read(model, options, number, count_tokens) for number in numbers]
+    tallies = {name: _Tally() for name in ("exact_match", "zeroed", "shuffled", "full_context", "never_told")}
+    leaks, chances = 0, []
+    for number in track(range(options.threads), "asking", console=Console(stderr=True), transient=True):
+        thread, other = threads[number], threads[(number + 1) % options.threads]
+        for question in thread.probe.questions:
+            name = "exact_match" if question.told else "never_told"
+            leaks += _ask(model, thread, question, thread.memory, tallies[name])
+            if question.told:
+                _ask(model, thread, question, _zeroed(thread.memory), tallies["zeroed"])
+                _ask(model, thread, question, thread.memory.with_state(other.memory.state), tallies["shuffled"])
+                _ask(full, thread, question, None, tallies["full_context"])
+                chances.append(1 / question.choices)
+    figures: dict[str, float | int] = {name: tally.share for name, tally in tallies.items()}
+    return {
+        **figures,
+        "chance": sum(chances) / len(chances),
+        "n": tallies["exact_match"].asked,
+        "prompt_contains_fact": leaks,
+    }
+
+
+def _token_counter(model: ChatDeltaMem) -> Any:
+    tokenizer = model.engine.backbone.tokenizer
+    return lambda text: len(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _read(model: ChatDeltaMem, options: RecallOptions, number: int, count_tokens: Any) -> _Thread:
+    """Let the model absorb one conversation."""
+    probe = recall_probe(
+        options.seed * 1000 + number,
+        facts=options.facts,
+        distance=options.distance,
+        updates=options.updates,
+        questions=QUESTIONS,
+        never_told=NEVER_TOLD,
+        count_tokens=count_tokens,
+    )
+    messages = tuple(_message(entry, f"m{at}") for at, entry in enumerate(probe.messages))
+    with use_memory() as cell:
+        model.invoke([*messages, HumanMessage(probe.questions[0].text, id="first")])
+    if cell.out is None:
+        raise ConfigError(
+            f"{options.facts} facts and {options.distance} tokens fit in the window, so nothing left the prompt; "
+            "ask for a larger distance"
+        )
+    return _Thread(probe, messages, WorkingMemory.from_bytes(cell.out))
+
+
+def _message(entry: Any, identity: str) -> BaseMessage:
+    kind = HumanMessage if entry["role"] == "user" else AIMessage
+    return kind(entry["content"], id=identity)
+
+
+def _ask(
+    model: ChatDeltaMem, thread: _Thread, question: RecallQuestion, memory: WorkingMemory | None, tally: _Tally
+) -> bool:
+    """Ask one question apart from the others; return whether the prompt held a fact's text."""
+    asked: Sequence[BaseMessage] = [*thread.messages, HumanMessage(question.text, id="question")]
+    with use_memory(None if memory is None else memory.to_bytes()) as cell:
+        reply = model.invoke(asked)
+    tally.asked += 1
+    tally.right += reply.text.strip() == question.reply
+    assert cell.report is not None  # a reply that came back has been reported
+    return any(text in cell.report.prompt_text for text in thread.probe.fact_texts)
+
+
+def _zeroed(memory: WorkingMemory) -> WorkingMemory:
+    layers = {name: layer * 0.0 for name, layer in memory.state.layers.items()}
+    return memory.with_state(MemoryState(layers, memory.state.fingerprint))

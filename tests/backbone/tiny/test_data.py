@@ -1,0 +1,115 @@
+"""The bundled backbone's conversations, tokens and batches."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from backbone import ConfigError, recall_probe
+from backbone.tiny.batches import flat_row, turns_of
+from backbone.tiny.domain import ACTIONS, ATTRIBUTES
+from backbone.tiny.episodes import STATEMENTS, UPDATES, Episode, EpisodeOptions, generate_episode, is_held_out
+from backbone.tiny.tokenizer import train_tokenizer
+
+OPTIONS = EpisodeOptions(facts=4, noise=4, queries=4, tools_share=0.5, recalled_share=0.3)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Train a small tokenizer of the bundled kind."""
+    return train_tokenizer(seed=1, vocab_size=1024, episodes=100)
+
+
+def _values_told(episode: Episode) -> dict[str, str]:
+    return {name: value for turn in episode.history for name, value in turn.facts}
+
+
+def test_every_attribute_has_sixteen_values_that_begin_differently() -> None:
+    """A value is known by its first word, and there are at least sixteen to choose from."""
+    for item in ATTRIBUTES:
+        assert len({value.split()[0] for value in item.values}) >= 16, item.names
+
+
+def test_every_attribute_can_be_said_in_many_ways() -> None:
+    """No fact depends on one phrasing."""
+    assert all(len(STATEMENTS) * len(item.names) + len(item.statements) >= 20 for item in ATTRIBUTES)
+
+
+@given(seed=st.integers(0, 10_000), facts=st.integers(1, 16), updates=st.sampled_from([0.0, 0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_answers_follow_from_the_newest_statement(seed: int, facts: int, updates: float) -> None:
+    """What a question expects is the last value told, or that nothing was told."""
+    options = EpisodeOptions(facts, 3, 6, update_share=updates, action_share=0.5, tools_share=0.5)
+    episode = generate_episode(random.Random(seed), options)
+    told = _values_told(episode)
+
+    assert all(query.value == told.get(query.attribute) for query in episode.queries)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_training_never_says_what_is_held_out(seed: int) -> None:
+    """A held-out combination of attribute, value and phrasing occurs in no training conversation."""
+    episode = generate_episode(random.Random(seed), EpisodeOptions(6, 0, 1, group_share=0.0))
+    for turn in episode.history:
+        for name, value in turn.facts:
+            item = next(a for a in ATTRIBUTES if a.names[0] == name)
+            for template in (*STATEMENTS, *UPDATES, *item.statements):
+                if is_held_out(name, value, template):
+                    said = {template.format(a=alias, v=value).lower() for alias in item.names}
+                    assert turn.message["content"].lower() not in said
+
+
+def test_the_same_seed_gives_the_same_conversation() -> None:
+    """Conversations are a function of the seed."""
+    first, again, other = (generate_episode(random.Random(seed), OPTIONS) for seed in (3, 3, 4))
+
+    assert first == again
+    assert first != other
+
+
+@given(seed=st.integers(0, 10_000), generic=st.sampled_from([0.0, 1.0]))
+@settings(max_examples=40, deadline=None)
+def test_rows_are_the_chat_templates_tokens(tokenizer: PreTrainedTokenizerFast, seed: int, generic: float) -> None:
+    """The fast path to tokens gives what the chat template gives, so training sees what use sees."""
+    episode = generate_episode(random.Random(seed), OPTIONS, generic_share=generic)
+    row = flat_row(tokenizer, episode, limit=100_000)
+    turns = [*episode.history, *(turn for query in episode.queries for turn in turns_of(query))]
+    system = [{"role": "system", "content": episode.system}] if episode.system else []
+    text = tokenizer.apply_chat_template(
+        [*system, *(turn.message for turn in turns)], tools=list(episode.tools) or None, tokenize=False
+    )
+
+    assert row.ids == tokenizer(text, add_special_tokens=False).input_ids
+    assert len(row.weights) == len(row.queries) == len(row.messages) == len(row.noise) == len(row.ids)
+
+
+def test_every_action_has_an_attribute() -> None:
+    """An action's argument is something that can be told."""
+    assert {action.attribute for action in ACTIONS} <= {item.names[0] for item in ATTRIBUTES}
+
+
+def _probe(seed: int = 0, **changes: object) -> Sequence[object]:
+    options = {"facts": 4, "distance": 300, "updates": False, "questions": 4, "never_told": 2, **changes}
+    return recall_probe(seed, count_tokens=lambda text: len(text.split()), **options)  # type: ignore[arg-type, return-value]
+
+
+def test_probe_puts_the_distance_behind_the_last_fact() -> None:
+    """The unrelated text behind the facts has at least the tokens that were asked for."""
+    probe = recall_probe(
+        1, facts=4, distance=300, updates=True, questions=4, never_told=2, count_tokens=lambda text: len(text.split())
+    )
+    last = max(at for at, message in enumerate(probe.messages) if message["content"] in probe.fact_texts)
+
+    assert sum(len(message["content"].split()) for message in probe.messages[last + 1 :]) >= 300
+    assert [question.told for question in probe.questions] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("changes", [{"facts": 0}, {"facts": 24}, {"distance": -1}])
+def test_probe_refuses_what_cannot_be(changes: dict[str, int]) -> None:
+    """More facts than attributes, or a negative distance, is an error that says so."""
+    with pytest.raises(ConfigError):
+        _probe(**changes)
