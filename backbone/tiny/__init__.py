@@ -1,0 +1,1 @@
+"""Make and hold the bundled backbone: a small model of the project's own, trained by `recipe`."""

@@ -128,7 +128,7 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
 
 
 def jumping_positions(rng: random.Random, batch: Batch) -> Tensor:
-    """Return position ids `[B, T]` with jumps, so that short rows also train far positions (after PoSE, arXiv 2309.10400)."""
+    """Return position ids `[B, T]` with jumps, so that short rows also train far positions (PoSE, arXiv 2309.10400)."""
     size, width = batch.ids.shape
     positions = torch.arange(width).repeat(size, 1)
     for row in range(size):

@@ -1,4 +1,4 @@
-"""Train an adapter on the frozen bundled backbone: write the history, drop it, answer from the state (paper, equation 17)."""
+"""Train an adapter on the frozen backbone: write the history, drop it, answer from the state (paper, equation 17)."""
 
 import math
 import random
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from backbone.adapter.model import MemoryModel
+from backbone.adapter.model import HiddenOutput, MemoryModel
 from backbone.adapter.state import MemoryState
 from backbone.tiny.batches import Batch, Row, add_turns, collate, jumping_positions, system_row, turns_of
 from backbone.tiny.episodes import Episode, EpisodeOptions, Query, Turn, generate_episode, retold
@@ -25,6 +25,7 @@ PASS_TOKENS = 512  # what one pass of the window sees, as in use
 QUIET_LOGIT = -9.0  # a gate of 1e-4: a state outlives thousands of unrelated tokens
 QUIET_WEIGHT = 0.002
 SILENCE_WEIGHT = 0.1
+EASY, HARD = 0.18, 0.35  # the shares of the training after which lessons get harder
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,26 @@ class _Lesson:
 
 
 def _episode_options(rng: random.Random, progress: float, questions: int) -> EpisodeOptions:
-    if progress < 0.12:
-        facts, noise = rng.randrange(1, 4), 0
-    elif progress < 0.35:
-        facts, noise = rng.randrange(1, 9), rng.randrange(8)
+    """Return the next lesson's shape: first plain facts only, then more of them, then unrelated text and changes."""
+    if progress < EASY:
+        return EpisodeOptions(
+            rng.randrange(1, 3),
+            0,
+            questions,
+            update_share=0.0,
+            unknown_share=0.05,
+            tools_share=0.0,
+            plain_reply_share=0.1,
+        )
+    tools = float(rng.random() < 0.2)
+    if progress < HARD:
+        facts, noise = rng.randrange(1, 9), rng.randrange(6)
     else:
         facts = rng.choice((1, 2, 4, 4, 6, 8, 8, 12, 16))
         noise = rng.choice((2, 6, 10, 16, 24, 40)) if rng.random() < 0.6 else rng.randrange(8)
-    return EpisodeOptions(facts, noise, questions, behind=rng.random() < 0.5, plain_reply_share=0.3)
+    return EpisodeOptions(
+        facts, noise, questions, behind=rng.random() < 0.5, plain_reply_share=0.3, tools_share=tools, action_share=0.6
+    )
 
 
 def _question_row(
@@ -80,10 +93,9 @@ def _question_row(
 def _lesson(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, progress: float
 ) -> _Lesson:
-    """Return a step's material; tools and newer exchanges make long prompts, so a lesson has them for all or for none."""
+    """Return a step's material; tools and newer exchanges make long prompts, so all rows have them or none has."""
     shape = _episode_options(rng, progress, options.questions)
-    shape = replace(shape, tools_share=float(rng.random() < 0.2), action_share=0.6)
-    tail = rng.choice((0, 0, 1))
+    tail = 0 if progress < EASY else rng.choice((0, 0, 1))
     count = max(2, min(options.episodes, options.tokens // (40 * shape.facts + 50 * shape.noise)))
     histories: list[Row] = []
     asked: list[tuple[Row, int]] = []
@@ -100,12 +112,15 @@ def _lesson(
     return _Lesson(collate(histories, tokenizer.pad_token_id), questions, torch.tensor([number for _, number in asked]))
 
 
-def _memory_inputs(model: MemoryModel, batch: Batch) -> dict[str, Tensor]:
+def _read(
+    model: MemoryModel, batch: Batch, memory: MemoryState | None, positions: Tensor | None = None
+) -> HiddenOutput:
+    """Run a batch as it is run in use: what people, tools and the model said is written, system messages are not."""
     written = (batch.messages >= 0) & batch.real
-    inputs = {"write_mask": written}
-    if model.config.granularity == "message":
-        inputs["segment_ids"] = batch.messages.masked_fill(~written, -1)
-    return inputs
+    messages = batch.messages.masked_fill(~written, -1) if model.config.granularity == "message" else None
+    return model.hidden_states(
+        batch.ids, position_ids=positions, memory=memory, write_mask=written, segment_ids=messages, use_cache=False
+    )
 
 
 def _columns(batch: Batch, start: int, stop: int) -> Batch:
@@ -118,12 +133,9 @@ def write_history(model: MemoryModel, batch: Batch, rng: random.Random | None = 
     for start in range(0, batch.ids.shape[1], PASS_TOKENS):
         part = _columns(batch, start, start + PASS_TOKENS)
         positions = None if rng is None else jumping_positions(rng, part)
-        out = model.hidden_states(
-            part.ids, position_ids=positions, memory=memory, use_cache=False, **_memory_inputs(model, part)
-        )
+        out = _read(model, part, memory, positions)
         memory = MemoryState(out.memory.layers, out.memory.fingerprint)
-    assert memory is not None  # a history has at least one token
-    return memory
+    return model.empty_memory(len(batch.ids)) if memory is None else memory
 
 
 def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,8 +143,7 @@ def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) 
     layers = {name: state[lesson.owners] for name, state in memory.layers.items()}
     batch = lesson.questions
     given = MemoryState(layers, memory.fingerprint)
-    out = model.hidden_states(batch.ids, memory=given, use_cache=False, **_memory_inputs(model, batch))
-    return weighted_loss(model.backbone, out.hidden, batch)
+    return weighted_loss(model.backbone, _read(model, batch, given).hidden, batch)
 
 
 @contextmanager
@@ -171,7 +182,7 @@ def _quiet_loss(logits: list[Tensor], batch: Batch, layers: int) -> Tensor:
 
 def _ramp(progress: float) -> float:
     """Return the weight of the quiet loss: none until the memory is of use, for it would close every gate."""
-    return min(1.0, max(0.0, (progress - 0.12) / 0.15))
+    return min(1.0, max(0.0, (progress - EASY) / 0.15))
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -195,7 +206,7 @@ def train_memory(
             memory = write_history(model, lesson.history, rng)
         loss, predicted, places = answer_from_state(model, memory, lesson)
         quiet = _quiet_loss(logits, lesson.history, len(model.layers))
-        (loss + _ramp(step / options.steps) * quiet).backward()
+        torch.autograd.backward(loss + _ramp(step / options.steps) * quiet)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _schedule(step, options.steps)

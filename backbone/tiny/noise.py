@@ -59,8 +59,10 @@ COLUMNS = (
     "revenue", "volume", "duration", "distance", "speed", "humidity", "pressure", "salary",
 )  # fmt: skip
 LEVELS = ("INFO", "INFO", "INFO", "DEBUG", "WARNING")
-EVENTS = ("request took {n} ms", "retry {n} of 9", "loaded {n} rows", "wrote {n} bytes", "connection {n} closed",
-          "job {n} finished", "cache miss for key {n}", "sent {n} events", "user {n} logged in", "{w} is ready")  # fmt: skip
+EVENTS = (
+    "request took {n} ms", "retry {n} of 9", "loaded {n} rows", "wrote {n} bytes", "connection {n} closed",
+    "job {n} finished", "cache miss for key {n}", "sent {n} events", "user {n} logged in", "{w} is ready",
+)  # fmt: skip
 
 CHAT = (
     ("What is a mutex?", "A mutex lets one thread enter at a time."),
@@ -196,23 +198,20 @@ def _rename(rng: random.Random) -> list[Message]:
 
 
 def _read(rng: random.Random) -> list[Message]:
-    path = f"{rng.choice(('src', 'app', 'lib', 'docs', 'data'))}/{rng.choice(MODULES)}.{rng.choice(('py', 'log', 'csv', 'md'))}"
+    folder = rng.choice(("src", "app", "lib", "docs", "data"))
+    path = f"{folder}/{rng.choice(MODULES)}.{rng.choice(('py', 'log', 'csv', 'md'))}"
     request = rng.choice(("Read {p}.", "Open {p}.", "Show me {p}.", "Look into {p}.")).format(p=path)
     text, _ = _content(rng)
     result = {"role": "tool", "tool_call_id": "call_0", "content": text}
     return [user(request), tool_call("read_file", {"path": path}), result, assistant(f"I have read {path}.")]
 
 
-_PLAIN: tuple[tuple[Callable[[random.Random], list[Message]], float], ...] = (
-    (_paste, 0.6),
-    (_chat, 0.25),
-    (_rename, 0.15),
-)
+_PLAIN: tuple[Callable[[random.Random], list[Message]], ...] = (_paste, _chat, _rename)
+_PLAIN_WEIGHTS = (0.6, 0.25, 0.15)
 
 
 def noise_segment(rng: random.Random, *, tools: bool) -> list[Message]:
     """Return the messages of one unrelated exchange; with `tools`, some of them call a tool."""
     if tools and rng.random() < 0.4:
         return _read(rng)
-    makers, weights = zip(*_PLAIN, strict=True)
-    return rng.choices(makers, weights)[0](rng)
+    return rng.choices(_PLAIN, _PLAIN_WEIGHTS)[0](rng)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from backbone.tiny.batches import POSITIONS, Batch, collate, cut_row, extend_row, flat_row, jumping_positions
+from backbone.tiny.batches import POSITIONS, Batch, Row, collate, cut_row, extend_row, flat_row, jumping_positions
 from backbone.tiny.episodes import EpisodeOptions, generate_episode
 from backbone.tiny.optimizer import backbone_optimizers
 
@@ -85,7 +85,7 @@ def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: flo
         progress = 0.35 + 0.65 * progress
     width = _width(rng, progress)
     generic = 0.0 if progress < 0.1 else 0.25
-    rows = []
+    rows: list[Row] = []
     while len(rows) < options.tokens // width:
         row = flat_row(
             tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width
@@ -102,11 +102,11 @@ def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: flo
     return replace(batch, weights=batch.weights.masked_fill(others, options.other_weight))
 
 
-def weighted_loss(model: Qwen3ForCausalLM, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def weighted_loss(model: PreTrainedModel, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Return the weighted mean of the token losses, and the predictions and the places `[N, 2]` they were made for."""
     places = (batch.weights[:, 1:] > 0).nonzero()
     rows, columns = places[:, 0], places[:, 1]
-    logits = model.lm_head(hidden[rows, columns])
+    logits = F.linear(hidden[rows, columns], model.get_parameter("model.embed_tokens.weight"))
     targets, weights = batch.ids[rows, columns + 1], batch.weights[rows, columns + 1]
     losses = F.cross_entropy(logits, targets, reduction="none")
     return (losses * weights).sum() / weights.sum(), logits.argmax(-1), places
@@ -118,7 +118,7 @@ def exact_answers(batch: Batch, predicted: Tensor, places: Tensor) -> tuple[int,
     numbers = batch.queries[rows, columns]
     asked = numbers >= 0
     keys = rows[asked] * 1000 + numbers[asked]
-    _, index = keys.unique(return_inverse=True)
+    _, index = torch.unique(keys, return_inverse=True)
     count = int(index.max()) + 1 if len(index) else 0
     right = (predicted == batch.ids[rows, columns])[asked]
     correct = torch.ones(count, dtype=torch.long).scatter_reduce(0, index, right.long(), "amin")
@@ -149,7 +149,7 @@ def pretrain(
         positions = jumping_positions(rng, batch)
         hidden = model.model(input_ids=batch.ids, position_ids=positions, use_cache=False).last_hidden_state
         loss, predicted, places = weighted_loss(model, hidden, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -161,4 +161,5 @@ def pretrain(
         report(
             "backbone", step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds}
         )
-    return model.eval()
+    model.train(mode=False)
+    return model

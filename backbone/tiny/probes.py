@@ -1,4 +1,4 @@
-"""Generate the conversations that recall is measured on: none of them, and no phrasing of a fact in them, was trained on."""
+"""Generate the conversations that recall is measured on; no phrasing of a fact in them was trained on."""
 
 import random
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SEED_OFFSET = 10_000_000
 
 @dataclass(frozen=True)
 class RecallQuestion:
-    """Hold a question, the exact reply that is right, and how many values the attribute has; `told` False: never said."""
+    """Hold a question, the reply that is right, and how many values the attribute has; `told` False: never said."""
 
     text: str
     reply: str
@@ -44,10 +44,10 @@ def recall_probe(
     never_told: int,
     count_tokens: Callable[[str], int],
 ) -> RecallProbe:
-    """Return a conversation that states `facts` facts and then goes on for at least `distance` tokens about other things.
+    """Return a conversation that states `facts` facts, then at least `distance` tokens about other things.
 
-    updates: every fact is stated a second time with another value, which is the one to answer. never_told: questions about
-    attributes that were not mentioned. Raises ConfigError for more facts or questions than there are attributes.
+    updates: every fact is stated a second time with another value, which is the one to answer. never_told: questions
+    about attributes that were not mentioned. Raises ConfigError for more facts or questions than there are attributes.
     """
     if not 1 <= facts <= len(ATTRIBUTES) - never_told:
         raise ConfigError(f"facts must be between 1 and {len(ATTRIBUTES) - never_told}, got {facts}")

@@ -36,17 +36,22 @@ ADAPTERS = {
 }
 
 
+LEARN = PretrainOptions()
+SETTLE = PretrainOptions(
+    steps=650, lr=2.5e-3, seed=10, other_weight=0.02, action_share=0.4, tools_share=0.4, curriculum=False
+)
+REMEMBER = MemoryTrainingOptions()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Set every size of the training; the backbone is trained twice, then frozen."""
 
     vocab_size: int = 3072
     tokenizer_episodes: int = 6000
-    learn: PretrainOptions = PretrainOptions()
-    settle: PretrainOptions = PretrainOptions(
-        steps=650, lr=2.5e-3, seed=10, other_weight=0.02, action_share=0.4, tools_share=0.4, curriculum=False
-    )
-    memory: MemoryTrainingOptions = MemoryTrainingOptions()
+    learn: PretrainOptions = LEARN
+    settle: PretrainOptions = SETTLE
+    memory: MemoryTrainingOptions = REMEMBER
 
 
 FULL = Recipe()

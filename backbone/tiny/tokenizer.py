@@ -15,8 +15,11 @@ from backbone.tiny.noise import Message
 __all__ = ["CHAT_TEMPLATE", "encode_turns", "system_text", "train_tokenizer"]
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<tools>", "</tools>", "<think>", "</think>",
-         "<recalled>", "</recalled>")  # fmt: skip
+MARKS = tuple(
+    mark
+    for name in ("tool_call", "tool_response", "tools", "think", "recalled")
+    for mark in (f"<{name}>", f"</{name}>")
+)
 # A word keeps its leading space and its inner dots, dashes and slashes, so that most values are one token a word.
 WORDS = r" ?[\p{L}\p{N}_]+(?:[./=\-][\p{L}\p{N}_]+)*| ?[^\s\p{L}\p{N}_]+|\n|[^\S\n]+"
 CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text()
@@ -52,8 +55,9 @@ def train_tokenizer(*, seed: int, vocab_size: int, episodes: int = 6000) -> PreT
     )
     core.train_from_iterator(_corpus(seed, episodes), trainer)
     core.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in MARKS])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False
+    ends = {"eos_token": SPECIAL[2], "pad_token": SPECIAL[0]}
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core, clean_up_tokenization_spaces=False, **ends
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

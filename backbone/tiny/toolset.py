@@ -27,8 +27,9 @@ DOMAIN_TOOLS: tuple[Schema, ...] = (
     tool_schema("summarize", "Summarize a column.", {"column": "string", "missing": "string"}),
 )
 
-_CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Oslo", "Boston", "Tokyo", "Delhi", "Cairo", "Lima", "San Francisco",
-           "New York", "Los Angeles", "Chicago", "Seattle", "San Francisco, CA", "Austin, TX", "Portland, OR", "Miami, FL")  # fmt: skip
+_CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Oslo", "Boston", "Tokyo", "Delhi", "Cairo", "Lima",
+           "San Francisco", "New York", "Los Angeles", "Chicago", "Seattle", "San Francisco, CA", "Austin, TX",
+           "Portland, OR", "Miami, FL")  # fmt: skip
 _WORDS = (
     "apple",
     "house",
