@@ -45,16 +45,17 @@ def prefill_overhead(model: MemoryModel, *, tokens: int = 4096, repeats: int = 5
 
 def decode_overhead(model: MemoryModel, *, tokens: int = 64, context: int = 256, repeats: int = 5) -> Overhead:
     """Time `tokens` single steps after a random prompt of `context` tokens, the tokens being given."""
-    prompt, steps = _random_ids(model, context), _random_ids(model, tokens)
+    prompt, following = _random_ids(model, context), _random_ids(model, tokens)
+    steps = [following[:, at : at + 1] for at in range(tokens)]
 
     def frozen() -> None:
         past = model.backbone(input_ids=prompt, logits_to_keep=1).past_key_values
-        for step in steps.split(1, dim=1):
+        for step in steps:
             past = model.backbone(input_ids=step, past_key_values=past).past_key_values
 
     def with_memory() -> None:
         out = model(prompt, memory=model.empty_memory(), logits_to_keep=1)
-        for step in steps.split(1, dim=1):
+        for step in steps:
             out = model(step, past_key_values=out.past_key_values, memory=out.memory)
 
     return Overhead("decode", tokens, *_alternate(frozen, with_memory, repeats))
@@ -71,8 +72,8 @@ def measure(model: MemoryModel, *, tokens: int = 4096, repeats: int = 5) -> list
 def _random_ids(model: MemoryModel, tokens: int) -> torch.Tensor:
     """Return [1, tokens] token ids from a fixed seed; the content does not change the cost."""
     generator = torch.Generator().manual_seed(0)
-    vocabulary = model.backbone.get_input_embeddings().num_embeddings
-    return torch.randint(vocabulary, (1, tokens), generator=generator).to(model.backbone.device)
+    vocabulary = int(model.backbone.config.get_text_config().vocab_size)
+    return torch.randint(0, vocabulary, (1, tokens), generator=generator).to(str(model.backbone.device))
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | N
     limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
     chat_model = ChatDeltaMem(**chosen, **limits)
     if chat_model.model is None:
-        disable_progress_bar()  # of reading the bundled weights, which takes no time
+        disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()

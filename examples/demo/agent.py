@@ -8,7 +8,8 @@ from typing import Any
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from transformers.utils.logging import disable_progress_bar
 
@@ -72,7 +73,7 @@ class DemoAgent:
 
     def __init__(self, saver: BaseCheckpointSaver[Any], project: Path) -> None:
         """Build the agent; nothing is loaded before the first turn."""
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
         self.model = ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS)
         self.tools = project_tools(project)
         self._reports = _Reports()
@@ -80,12 +81,12 @@ class DemoAgent:
             self.model, self.tools, middleware=[DeltaMemMiddleware(), self._reports], checkpointer=saver
         )
 
-    def say(self, text: str, config: dict[str, Any]) -> Said:
+    def say(self, text: str, config: RunnableConfig) -> Said:
         """Send one message to the thread, or to the checkpoint, that `config` names."""
         before = len(self.graph.get_state(config).values.get("messages", ()))
         self._reports.seen.clear()
         begin = time.perf_counter()
-        result = self.graph.invoke({"messages": [{"role": "user", "content": text}]}, config)
+        result = self.graph.invoke({"messages": [HumanMessage(text)]}, config)
         seconds = time.perf_counter() - begin
         return Said(tuple(result["messages"][before + 1 :]), seconds, tuple(self._reports.seen))
 

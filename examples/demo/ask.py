@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
 
 from backbone import MemoryState
 from deltamem_agents import open_checkpointer
@@ -67,7 +68,7 @@ def _ask(agent: DemoAgent, left: Any, fact: Fact, controls: dict[str, WorkingMem
     return answer
 
 
-def _run(agent: DemoAgent, config: dict[str, Any]) -> tuple[dict[str, Any], float]:
+def _run(agent: DemoAgent, config: RunnableConfig) -> tuple[dict[str, Any], float]:
     """Ask for the tests to be run, and show the command and what it printed."""
     said = agent.say(RUN_REQUEST, config)
     print(f"\n  you   {RUN_REQUEST}")
@@ -77,12 +78,12 @@ def _run(agent: DemoAgent, config: dict[str, Any]) -> tuple[dict[str, Any], floa
     print(f"  agent {said.reply}")
     told = FACTS[0].value
     # Only the first call is made from a prompt in which the command cannot have appeared as a tool's argument.
-    command = said.calls[0][0] if said.calls else None
+    ran = said.calls[0][0] if said.calls else None
     in_prompt = mentions(said.reports[0].prompt_text, told)
-    return {"command": command, "told": told, "in prompt": in_prompt}, said.seconds
+    return {"command": ran, "told": told, "in prompt": in_prompt}, said.seconds
 
 
-def _checkpoint_bytes(database: Path, config: dict[str, Any]) -> int:
+def _checkpoint_bytes(database: Path, config: RunnableConfig) -> int:
     """Return the size of one checkpoint's row: messages, memory and all."""
     with closing(sqlite3.connect(database)) as connection:
         row = connection.execute(

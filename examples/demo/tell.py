@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from langchain_core.runnables import RunnableConfig
+
 from deltamem_agents import open_checkpointer
 from deltamem_agents.memory_cell import TurnReport
 from examples.demo.agent import DemoAgent, Said
@@ -34,7 +36,7 @@ def main(folder: Path) -> None:
 
 def _thread(agent: DemoAgent, thread: str, values: list[str], *, show: bool) -> tuple[list[Said], list[Said]]:
     """Tell `values`, then do unrelated work: at least WORK_TOKENS of it, and until no value is in the prompt."""
-    config = {"configurable": {"thread_id": thread}}
+    config: RunnableConfig = {"configurable": {"thread_id": thread}}
     told = []
     for fact, value in zip(FACTS, values, strict=True):
         told.append(agent.say(fact.told(value), config))

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = [sys.executable, "-u", "-c", "from deltamem_agents.cli import main; main()", "chat"]
+# A program started in the background of a script is born deaf to Ctrl-C; one in a terminal is not.
+HEAR_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+PROGRAM = [sys.executable, "-u", "-c", f"{HEAR_CTRL_C}; from deltamem_agents.cli import main; main()", "chat"]
 PATIENCE_SECONDS = 300.0
 
 
