@@ -9,17 +9,20 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import jinja2
 
-__all__ = ["MARK_KEY", "Marked", "add_marks", "choose_starts", "remove_marks"]
+__all__ = ["MARK_KEY", "Marked", "add_marks", "choose_starts", "free_characters", "remove_marks"]
 
 MARK_KEY = "deltamem_mark"
 
-# Private-use characters: open, loop number, middle, message number, close. Other loops have no message number.
-_OPEN, _MIDDLE, _CLOSE = "\ue0d0", "\ue0d1", "\ue0d2"
-_MARK = re.compile(f"{_OPEN}(\\d+){_MIDDLE}(\\d*){_CLOSE}")
+# Characters that Unicode leaves to private use, on the basic plane and on plane 15.
+_PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+
+
+Characters = tuple[str, str, str]
 
 
 class Marked(NamedTuple):
@@ -29,12 +32,21 @@ class Marked(NamedTuple):
     loops: dict[int, list[tuple[int, int]]]
 
 
+def free_characters(text: str) -> Characters:
+    """Return three private-use characters that the text does not hold, so that nobody can forge a mark."""
+    used = set(text)
+    opening, middle, closing = islice((chr(n) for n in chain(*_PRIVATE) if chr(n) not in used), 3)
+    return opening, middle, closing
+
+
 @functools.lru_cache(maxsize=16)
-def add_marks(source: str) -> str:
+def add_marks(source: str, characters: Characters) -> str:
     """Return the template's source with a mark at the head of each loop over single names.
 
-    Raises jinja2.TemplateSyntaxError if the source is not a template.
+    A mark is the first character, the loop's number, the second character, in a loop over messages the message's
+    number, and the third character. Raises jinja2.TemplateSyntaxError if the source is not a template.
     """
+    opening, middle, closing = characters
     # As transformers renders chat templates: these two settings decide which whitespace belongs to a block's end.
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # noqa: S701 (only the lexer is used)
     parts: list[str] = []
@@ -47,7 +59,7 @@ def add_marks(source: str) -> str:
         elif kind in ("name", "operator"):
             names.append(value)
         elif kind == "block_end" and names[:1] == ["for"] and names[2:3] == ["in"]:
-            parts.append(f"{_OPEN}{loops}{_MIDDLE}{{{{ {names[1]}.{MARK_KEY} }}}}{_CLOSE}")
+            parts.append(f"{opening}{loops}{middle}{{{{ {names[1]}.{MARK_KEY} }}}}{closing}")
             if value.endswith("\n"):
                 # The next line must still count as the beginning of a line, or lstrip_blocks would not apply to it.
                 parts.append("{% if true %}{% endif %}\n")
@@ -55,12 +67,13 @@ def add_marks(source: str) -> str:
     return "".join(parts)
 
 
-def remove_marks(rendered: str) -> Marked:
+def remove_marks(rendered: str, characters: Characters) -> Marked:
     """Take the marks out of a rendering, noting where the messages' marks were."""
     pieces: list[str] = []
     loops: dict[int, list[tuple[int, int]]] = defaultdict(list)
     length = end = 0
-    for mark in _MARK.finditer(rendered):
+    opening, middle, closing = characters
+    for mark in re.finditer(f"{opening}(\\d+){middle}(\\d*){closing}", rendered):
         pieces.append(rendered[end : mark.start()])
         length += len(pieces[-1])
         end = mark.end()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, remove_marks
+from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, free_characters, remove_marks
 from backbone.errors import PromptError
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "RenderedPrompt", "render_prompt"]
 
 ROLES = ("system", "user", "assistant", "tool")
-
-# A private-use character, which no message begins with.
-_STRANGER = "\ue0d3"
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +103,9 @@ def _check(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str,
 def _message_starts(chat: _Chat, text: str, generation_prompt: bool) -> list[int]:
     """Return where each message begins in the rendered text."""
     marked_messages = [{**message, MARK_KEY: str(number)} for number, message in enumerate(chat.messages)]
-    marked = remove_marks(chat.render(marked_messages, generation_prompt, add_marks(chat.source())))
+    characters = free_characters(text)
+    source = add_marks(chat.source(), characters)
+    marked = remove_marks(chat.render(marked_messages, generation_prompt, source), characters)
     starts = choose_starts(marked.loops) if marked.text == text else []
     leading = starts[0][0] if starts else len(chat.messages)
     if leading + len(starts) != len(chat.messages):
@@ -126,7 +125,7 @@ def _start_by_content(chat: _Chat, text: str, number: int) -> int:
     if number == 0:
         return 0
     message = chat.messages[number]
-    changed = {**message, "content": _STRANGER + (message.get("content") or "")}
+    changed = {**message, "content": free_characters(text)[0] + (message.get("content") or "")}
     return _common_prefix(text, chat.render([*chat.messages[:number], changed, *chat.messages[number + 1 :]], True))
 
 

@@ -1,6 +1,9 @@
 """Chat templates of the shapes that models in the wild have, each in as few lines as show the shape."""
 
+from collections.abc import Callable
+
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 QWEN3 = """\
 {%- if tools %}
@@ -155,3 +158,11 @@ FIRST_BY_HAND = """\
 def templates() -> dict[str, str]:
     """Return template sources by the name of their shape."""
     return {"qwen3": QWEN3, "smollm3": SMOLLM3, "alternating": ALTERNATING, "first_by_hand": FIRST_BY_HAND}
+
+
+@pytest.fixture(scope="session")
+def shaped(
+    make_tokenizer: Callable[..., PreTrainedTokenizerFast], templates: dict[str, str]
+) -> dict[str, PreTrainedTokenizerFast]:
+    """Return a tokenizer for each shape of template."""
+    return {shape: make_tokenizer(source) for shape, source in templates.items()}
