@@ -39,7 +39,7 @@ class _Reports(AgentMiddleware[Any, Any]):
 
 @dataclass(frozen=True)
 class Said:
-    """Hold one turn: the new messages, seconds, and what the prompts of its model calls were."""
+    """Hold one turn: all its messages, seconds, and what the prompts of its model calls were."""
 
     messages: tuple[AnyMessage, ...]
     seconds: float
@@ -88,7 +88,7 @@ class DemoAgent:
         begin = time.perf_counter()
         result = self.graph.invoke({"messages": [HumanMessage(text)]}, config)
         seconds = time.perf_counter() - begin
-        return Said(tuple(result["messages"][before + 1 :]), seconds, tuple(self._reports.seen))
+        return Said(tuple(result["messages"][before:]), seconds, tuple(self._reports.seen))
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of `text` as the model reads it."""

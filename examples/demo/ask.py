@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
 
 
 def _memory(snapshot: Any) -> WorkingMemory:
-    memory = memory_from(snapshot)
+    memory = memory_from(snapshot.values)
     if memory is None:
         raise SystemExit("the thread has absorbed nothing; was the first process run?")
     return memory
