@@ -19,13 +19,17 @@ OTHER_WEIGHT = 0.1  # what people and tools say: enough to read it, not to learn
 
 @dataclass
 class Row:
-    """Hold one sequence: ids, loss weight per token, query number per token (-1: none), message number per token."""
+    """Hold one sequence, token by token.
+
+    weights: of the loss. queries: number of the question whose answer it is in, or -1. messages: number of its message,
+    or -1 if it is never written. told: 0 unrelated, 1 in a message that states a fact, 2 in a stated value itself.
+    """
 
     ids: list[int]
     weights: list[float]
     queries: list[int]
     messages: list[int]
-    noise: list[bool]
+    told: list[int]
 
     @classmethod
     def empty(cls) -> "Row":
@@ -33,7 +37,14 @@ class Row:
         return cls([], [], [], [], [])
 
     def add(
-        self, ids: Sequence[int], head: int, *, trained: bool, query: int = -1, message: int = -1, noise: bool = False
+        self,
+        ids: Sequence[int],
+        head: int,
+        *,
+        trained: bool,
+        query: int = -1,
+        message: int = -1,
+        told: Sequence[int] | None = None,
     ) -> None:
         """Append one message's tokens; the model says those from `head` on, when `trained`."""
         size = len(ids)
@@ -42,7 +53,7 @@ class Row:
         self.weights.extend([0.0] * head + said)
         self.queries.extend(([-1] * head + [query] * (size - head - 1) + [-1])[:size])
         self.messages.extend([message] * size)
-        self.noise.extend([noise] * size)
+        self.told.extend([0] * size if told is None else told)
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Batch:
     weights: Tensor
     queries: Tensor
     messages: Tensor
-    noise: Tensor
+    told: Tensor
     real: Tensor
 
 
@@ -79,9 +90,20 @@ def add_turns(row: Row, tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn
         written = turn.message["role"] != "system"
         number += written
         asked = query if turn.kind == "answer" else -1
-        row.add(
-            ids, head, trained=turn.trained, query=asked, message=number if written else -1, noise=turn.kind != "fact"
-        )
+        told = _told(tokenizer, turn, ids) if turn.kind == "fact" else None
+        row.add(ids, head, trained=turn.trained, query=asked, message=number if written else -1, told=told)
+
+
+def _told(tokenizer: PreTrainedTokenizerFast, turn: Turn, ids: Sequence[int]) -> list[int]:
+    """Return 2 for the tokens of the values that a message states, 1 for its other tokens."""
+    marks = [1] * len(ids)
+    spellings = [spelling for _, value in turn.facts for spelling in (f" {value}", value)]
+    for spelling in tokenizer.backend_tokenizer.encode_batch(spellings, add_special_tokens=False) if spellings else ():
+        size = len(spelling.ids)
+        for start in range(len(ids) - size + 1):
+            if ids[start : start + size] == spelling.ids:
+                marks[start : start + size] = [2] * size
+    return marks
 
 
 def flat_row(tokenizer: PreTrainedTokenizerFast, episode: Episode, limit: int) -> Row:
@@ -99,13 +121,13 @@ def flat_row(tokenizer: PreTrainedTokenizerFast, episode: Episode, limit: int) -
 
 def extend_row(row: Row, other: Row) -> None:
     """Append the tokens of `other`."""
-    for name in ("ids", "weights", "queries", "messages", "noise"):
+    for name in ("ids", "weights", "queries", "messages", "told"):
         getattr(row, name).extend(getattr(other, name))
 
 
 def cut_row(row: Row, size: int) -> None:
     """Drop the tokens from number `size` on."""
-    for name in ("ids", "weights", "queries", "messages", "noise"):
+    for name in ("ids", "weights", "queries", "messages", "told"):
         del getattr(row, name)[size:]
 
 
@@ -122,7 +144,7 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         padded("weights", 0.0),
         padded("queries", -1),
         padded("messages", -1),
-        padded("noise", False),
+        padded("told", 0),
         real,
     )
 

@@ -127,11 +127,12 @@ def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], o
     text = " ".join(
         statement(rng, item, value, update=update, held_out=options.held_out) for item, value, update in facts
     )
+    told = tuple((item.names[0], value) for item, value, _ in facts)
     if rng.random() < options.plain_reply_share:
         reply = Turn(assistant(rng.choice(PLAIN_REPLIES)), "fact")
     else:
-        reply = Turn(assistant(_acknowledge([(item, value) for item, value, _ in facts])), "fact", trained=True)
-    told = tuple((item.names[0], value) for item, value, _ in facts)
+        echo = assistant(_acknowledge([(item, value) for item, value, _ in facts]))
+        reply = Turn(echo, "fact", trained=True, facts=told)
     return [Turn(user(text), "fact", facts=told), reply]
 
 

@@ -84,7 +84,7 @@ def test_rows_are_the_chat_templates_tokens(tokenizer: PreTrainedTokenizerFast, 
     )
 
     assert row.ids == tokenizer(text, add_special_tokens=False).input_ids
-    assert len(row.weights) == len(row.queries) == len(row.messages) == len(row.noise) == len(row.ids)
+    assert len(row.weights) == len(row.queries) == len(row.messages) == len(row.told) == len(row.ids)
 
 
 def test_every_action_has_an_attribute() -> None:
