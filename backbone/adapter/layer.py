@@ -75,8 +75,9 @@ class LayerMemory(nn.Module):
             nn.init.constant_(self.lambda_bias, -self.config.beta_bias_init)  # as if coupled, at first
         with torch.no_grad():
             self.memory_k_proj.copy_(self.memory_q_proj)
-            if "o" in self.config.delta_heads and self.delta_o_proj.shape[0] == self.hidden:
-                self.delta_o_proj.copy_(COPY_INIT_SCALE * self.memory_v_proj.T)
+            steer_o = getattr(self, "delta_o_proj", None)
+            if isinstance(steer_o, nn.Parameter) and steer_o.shape[0] == self.hidden:
+                steer_o.copy_(COPY_INIT_SCALE * self.memory_v_proj.T)
 
     def steer(self, call: MemoryCall, head: Head, x: Tensor | None) -> Tensor | None:
         """Give what memory adds to a projection, or None; `x` [B, T, d] is the attention layer's input.

@@ -162,8 +162,8 @@ def _gate_logits(model: MemoryModel) -> Iterator[list[Tensor]]:
 def _gate_loss(logits: list[Tensor], batch: Batch, model: MemoryModel) -> Tensor:
     """Return the price of gates that open where no value is told, and of gates that stay shut where one is.
 
-    The paper asks for a mean gate of 0.05 everywhere. The data knows better where the facts are: with one write a token,
-    in the values' tokens; with one a message, in the messages that state something.
+    The paper asks for a mean gate of 0.05 everywhere. The data knows where the facts are: with one write a token, in the
+    values' tokens; with one a message, in the messages that state something.
     """
     level = 2 if model.config.granularity == "token" else 1
     parts = []

@@ -27,8 +27,8 @@ __all__ = ["FULL", "QUICK", "Recipe", "main", "run_recipe"]
 
 # The first layer sees tokens without their surroundings: it has nothing to remember them by.
 LAYERS = (1, 2, 3)
-# A gate of 0.05 at first: at the usual 0.18 a fact is overwritten by the next dozen tokens, and nothing is learned. For the
-# same reason nothing decays by itself here: what is told is replaced by what contradicts it, not by the passing of time.
+# A gate of 0.05 at first: at the usual 0.18 the next dozen tokens overwrite a fact, and nothing is learned. For the
+# same reason nothing decays by itself here: what is told is replaced by what contradicts it, not by time passing.
 GATE_BIAS = -3.0
 MESSAGE_GATE_BIAS = -1.0  # one write a message lasts longer than one a token
 ADAPTERS = {
