@@ -23,13 +23,15 @@ _LATE = slice(-5, None)
 
 
 def main(folder: Path) -> int:
-    """Play both acts in `folder`, which is emptied first; return 0 if the command that was told is the one that ran."""
+    """Play both acts in `folder`, which is emptied first; return 0 if the command that ran is the one that was told."""
     begin = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copytree(Path(__file__).parent / "sample_project", folder / "project")
     for act in ("tell", "ask"):
-        subprocess.run([sys.executable, "-u", "-m", f"examples.demo.{act}", str(folder)], check=True)
+        done = subprocess.run([sys.executable, "-u", "-m", f"examples.demo.{act}", str(folder)], check=False)
+        if done.returncode:
+            return done.returncode
     told = json.loads((folder / "tell.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "ask.json").read_text(encoding="utf-8"))
     console = Console()

@@ -53,12 +53,11 @@ class Said:
     @property
     def calls(self) -> list[tuple[str, str]]:
         """Return (command or path, result) for each tool call of the turn."""
-        asked = {
-            call["id"]: " ".join(str(value) for value in call["args"].values())
-            for message in self.messages
-            if isinstance(message, AIMessage)
-            for call in message.tool_calls
-        }
+        asked: dict[str | None, str] = {}
+        for message in self.messages:
+            if isinstance(message, AIMessage):
+                asked |= {call["id"]: " ".join(map(str, call["args"].values())) for call in message.tool_calls}
+                asked |= {call["id"]: call["args"] or "" for call in message.invalid_tool_calls}
         results = [message for message in self.messages if isinstance(message, ToolMessage)]
         return [(asked[result.tool_call_id], result.text) for result in results]
 

@@ -1,0 +1,36 @@
+"""Run the benchmark at its smallest."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from deltamem_agents.evaluation import bench
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, object]:
+    """Measure once for all tests."""
+    return bench.measure(bench.QUICK)
+
+
+def test_every_part_is_measured(figures: dict[str, object]) -> None:
+    """Each figure of the benchmarks page is there, and all of them can be written as JSON."""
+    assert set(figures) == {"turns", "seconds_of_each_turn", "file_bytes", "overhead", "start", "recall"}
+    assert json.loads(json.dumps(figures)) == figures
+    assert [time["turn"] for time in figures["turns"]] == list(bench.QUICK.compared)
+    assert len(figures["seconds_of_each_turn"]) == bench.QUICK.turns
+    assert [row["what"] for row in figures["overhead"]] == ["prefill", "decode"]
+    assert figures["start"]["ratio"] > 0
+
+
+def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object], tmp_path: Path) -> None:
+    """Every table has its title, and the picture is a PNG."""
+    text = io.StringIO()
+    bench.print_report(figures, Console(file=text, width=140))
+    for title in ("seconds per turn", "SQLite file after 12 turns", "cost of the memory", "start", "recall"):
+        assert title in text.getvalue()
+    bench.save_plot(figures, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
