@@ -26,7 +26,7 @@ SHUT_LOGIT = -8.0  # a gate of 3e-4: thousands of unrelated tokens leave the sta
 SHUT_WEIGHT = 0.02
 OPEN_LOGIT = 0.0
 OPEN_WEIGHT = 0.1
-EASY, MIDDLE = 0.12, 0.3  # the shares of the training after which facts get many, and unrelated text comes
+EASY, MIDDLE = 0.1, 0.6  # the shares of the training after which facts get many, and unrelated text comes
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,24 @@ class _Lesson:
 
 
 def _episode_options(rng: random.Random, progress: float, questions: int) -> EpisodeOptions:
-    """Return the next lesson's shape: first plain facts only, then more of them, then unrelated text and changes."""
-    if progress < EASY:
-        few = EpisodeOptions(rng.randrange(1, 3), 0, questions, unknown_share=0.05, plain_reply_share=0.1)
-        return replace(few, update_share=0.0, tools_share=0.0)
-    tools = float(rng.random() < 0.2)
+    """Return the next lesson's shape: first plain facts only, then more of them, then unrelated text and tools."""
     if progress < MIDDLE:
-        facts, noise = rng.randrange(1, 7), rng.randrange(3)
-    else:
-        facts = rng.choice((1, 2, 4, 4, 6, 8, 8, 12, 16))
-        noise = rng.choice((2, 6, 10, 16, 24, 40)) if rng.random() < 0.5 else rng.randrange(8)
+        first = progress < EASY
+        return EpisodeOptions(
+            rng.randrange(1, 3) if first else rng.choice((2, 3, 4, 4, 5, 6, 8)),
+            int(not first and rng.random() < 0.2),
+            questions,
+            update_share=0.0 if first else 0.25,
+            unknown_share=0.05 if first else 0.1,
+            plain_reply_share=0.1 if first else 0.2,
+            tools_share=0.0,
+        )
+    facts = rng.choice((1, 2, 4, 4, 6, 8, 8, 12, 16))
+    noise = rng.choice((2, 6, 10, 16, 24, 40)) if rng.random() < 0.5 else rng.randrange(8)
+    tools = float(rng.random() < 0.3)
     return EpisodeOptions(
-        facts, noise, questions, behind=rng.random() < 0.5, unknown_share=0.1, plain_reply_share=0.25,
-        tools_share=tools, action_share=0.6,
-    )  # fmt: skip
+        facts, noise, questions, behind=rng.random() < 0.5, tools_share=tools, action_share=0.6, unknown_share=0.12
+    )
 
 
 def _question_row(
@@ -90,7 +94,7 @@ def _lesson(
 ) -> _Lesson:
     """Return a step's material; tools and newer exchanges make long prompts, so all rows have them or none has."""
     shape = _episode_options(rng, progress, options.questions)
-    tail = 0 if progress < EASY else rng.choice((0, 0, 1))
+    tail = 0 if progress < MIDDLE else rng.choice((0, 0, 1))
     count = max(2, min(options.episodes, options.tokens // (40 * shape.facts + 50 * shape.noise)))
     histories: list[Row] = []
     asked: list[tuple[Row, int]] = []
@@ -162,8 +166,8 @@ def _gate_logits(model: MemoryModel) -> Iterator[list[Tensor]]:
 def _gate_loss(logits: list[Tensor], batch: Batch, model: MemoryModel) -> Tensor:
     """Return the price of gates that open where no value is told, and of gates that stay shut where one is.
 
-    The paper asks for a mean gate of 0.05 everywhere. The data knows where the facts are: with one write a token, in the
-    values' tokens; with one a message, in the messages that state something.
+    The paper asks for a mean gate of 0.05 everywhere. The data knows where the facts are: with one write a token, in
+    the values' tokens; with one a message, in the messages that state something.
     """
     level = 2 if model.config.granularity == "token" else 1
     parts = []
@@ -182,7 +186,7 @@ def _gate_loss(logits: list[Tensor], batch: Batch, model: MemoryModel) -> Tensor
 
 def _schedule(step: int, steps: int) -> float:
     progress = step / steps
-    hold = 0.4
+    hold = 0.5
     tail = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - hold) / (1 - hold)))
     return min(1.0, (step + 1) / 30) * max(0.02, tail)
 

@@ -44,9 +44,9 @@ SETTLE = PretrainOptions(
     steps=650, lr=2.5e-3, seed=10, other_weight=0.02, action_share=0.4, tools_share=0.4, curriculum=False
 )
 REMEMBER = {
-    "msw": MemoryTrainingOptions(steps=480, tokens=3072, lr=1e-2),
-    "tsw": MemoryTrainingOptions(steps=300, tokens=2560, lr=1e-2),
-    "ssw": MemoryTrainingOptions(steps=300, tokens=2560, lr=1e-2),
+    "msw": MemoryTrainingOptions(steps=550, tokens=3072, lr=1e-2),
+    "tsw": MemoryTrainingOptions(steps=330, tokens=2560, lr=1e-2),
+    "ssw": MemoryTrainingOptions(steps=260, tokens=2560, lr=1e-2),
 }
 
 
