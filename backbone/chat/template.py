@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backbone.chat.control import encode, part_spelled
 from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, free_characters, remove_marks
 from backbone.errors import PromptError
 
@@ -43,10 +44,12 @@ def render_prompt(
 
     tool_calls carry their arguments as a dict. template_options go to the template (enable_thinking=False).
     System messages that the template refuses or leaves out where they stand are moved into the first one.
+    Control tokens that a message spells are encoded as text.
     Raises PromptError for no messages, an unknown role, content that is not text, and whatever the template refuses.
     """
     _check(tokenizer, messages)
-    chat = _Chat(tokenizer, [dict(message) for message in messages], list(tools or []) or None, template_options)
+    parted, parting = part_spelled(tokenizer, messages)
+    chat = _Chat(tokenizer, parted, list(tools or []) or None, template_options)
     kept = list(range(len(messages)))
     if _systems_out_of_place(messages):
         chat, kept = _with_systems_in_place(chat)
@@ -55,11 +58,10 @@ def render_prompt(
         *_message_starts(chat, text, add_generation_prompt),
         _end_of_messages(chat, text, add_generation_prompt),
     ]
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, ends = encode(tokenizer, text, parting)
     # A token that reaches over a boundary belongs to the message it ends in.
-    ends = [end for _, end in encoded["offset_mapping"]]
     spans = list(pairwise(bisect_right(ends, boundary) for boundary in boundaries))
-    return RenderedPrompt(tuple(encoded["input_ids"]), _spread(spans, kept, len(messages)))
+    return RenderedPrompt(tuple(ids), _spread(spans, kept, len(messages)))
 
 
 class _Chat(NamedTuple):

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from backbone.chat.control import control_ids
 from backbone.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["TextStream"]
-
-# Some tokenizers register these as special tokens, but they are part of what a reply says.
-_SPEAKING = frozenset({"<tool_call>", "</tool_call>", "<think>", "</think>"})
 
 # A token may end in the middle of a character, which decodes to this.
 _INCOMPLETE = "\ufffd"
@@ -34,7 +32,7 @@ class TextStream:
         self.stopped = False
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
-        self._silent = _silent_ids(tokenizer)
+        self._silent = control_ids(tokenizer)
         # Decoding starts at the token before the new ones: some decoders treat the first token of a text differently.
         self._ids: list[int] = []
         self._shown = 0
@@ -75,12 +73,6 @@ class TextStream:
         keep = 0 if final else max((_overlap(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
-
-
-def _silent_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
-    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    speaking = {tokenizer.convert_tokens_to_ids(tag) for tag in _SPEAKING}
-    return frozenset((added | set(tokenizer.all_special_ids)) - speaking)
 
 
 def _overlap(text: str, stop: str) -> int:
