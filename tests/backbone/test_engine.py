@@ -395,7 +395,7 @@ def test_a_consumer_whose_loop_was_closed_does_not_hurt_the_engine(engine: Engin
 
 
 CHILD = """
-import sys, time
+import time
 from backbone.engine import Engine
 
 def busy():
@@ -407,17 +407,14 @@ engine = Engine(None)
 job = engine.submit(busy)
 events = iter(job)
 next(events)
-if sys.argv[1] == "idle":
-    events.close()
 print("end of main", flush=True)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
-def test_an_engine_does_not_keep_the_interpreter_alive(state: str) -> None:
-    """A program ends by itself with its engine idle or at work, and quietly."""
+def test_an_engine_does_not_keep_the_interpreter_alive() -> None:
+    """A program ends by itself, and quietly, though its engine has a job that never ends."""
     child = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD, state], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "error", "-c", CHILD], capture_output=True, text=True, timeout=300, check=False
     )
     assert (child.returncode, child.stdout, child.stderr) == (0, "end of main\n", "")
 
