@@ -26,12 +26,15 @@ SHUT_LOGIT = -8.0  # a gate of 3e-4: thousands of unrelated tokens leave the sta
 SHUT_WEIGHT = 0.02
 OPEN_LOGIT = 0.0
 OPEN_WEIGHT = 0.1
-EASY, MIDDLE = 0.1, 0.6  # the shares of the training after which facts get many, and unrelated text comes
+EASY = 0.1  # the share of the training after which there are more facts than two
 
 
 @dataclass(frozen=True)
 class MemoryTrainingOptions:
-    """Set the length of the training, the tokens of history and of questions in a step, and the step size."""
+    """Set the length of the training, the tokens of history and of questions in a step, and the step size.
+
+    stop: the step to end at, before the step size has come down. mixed: lessons with unrelated text and tools.
+    """
 
     steps: int = 1000
     tokens: int = 4096
@@ -39,6 +42,8 @@ class MemoryTrainingOptions:
     questions: int = 8
     lr: float = 5e-3
     seed: int = 1
+    stop: int | None = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,24 +55,29 @@ class _Lesson:
     owners: Tensor
 
 
-def _episode_options(rng: random.Random, progress: float, questions: int) -> EpisodeOptions:
-    """Return the next lesson's shape: first plain facts only, then more of them, then unrelated text and tools."""
-    if progress < MIDDLE:
-        first = progress < EASY
+def _episode_options(rng: random.Random, progress: float, options: MemoryTrainingOptions) -> EpisodeOptions:
+    """Return the next lesson's shape: plain facts only, then more of them; in the mixed lessons also unrelated text."""
+    if options.mixed:
         return EpisodeOptions(
-            rng.randrange(1, 3) if first else rng.choice((2, 3, 4, 4, 5, 6, 8)),
-            int(not first and rng.random() < 0.2),
-            questions,
-            update_share=0.0 if first else 0.25,
-            unknown_share=0.05 if first else 0.1,
-            plain_reply_share=0.1 if first else 0.2,
-            tools_share=0.0,
+            rng.choice((2, 4, 4, 6, 8, 8, 12)),
+            rng.choice((0, 0, 2, 4, 8, 12, 20)),
+            options.questions,
+            behind=rng.random() < 0.5,
+            tools_share=float(rng.random() < 0.2),
+            action_share=0.6,
+            unknown_share=0.12,
+            update_share=0.25,
+            plain_reply_share=0.2,
         )
-    facts = rng.choice((1, 2, 4, 4, 6, 8, 8, 12, 16))
-    noise = rng.choice((2, 6, 10, 16, 24, 40)) if rng.random() < 0.5 else rng.randrange(8)
-    tools = float(rng.random() < 0.3)
+    first = progress < EASY
     return EpisodeOptions(
-        facts, noise, questions, behind=rng.random() < 0.5, tools_share=tools, action_share=0.6, unknown_share=0.12
+        rng.randrange(1, 3) if first else rng.choice((2, 3, 4, 4, 5, 6, 8)),
+        int(not first and rng.random() < 0.2),
+        options.questions,
+        update_share=0.0 if first else 0.25,
+        unknown_share=0.05 if first else 0.1,
+        plain_reply_share=0.1 if first else 0.2,
+        tools_share=0.0,
     )
 
 
@@ -93,8 +103,8 @@ def _lesson(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, progress: float
 ) -> _Lesson:
     """Return a step's material; tools and newer exchanges make long prompts, so all rows have them or none has."""
-    shape = _episode_options(rng, progress, options.questions)
-    tail = 0 if progress < MIDDLE else rng.choice((0, 0, 1))
+    shape = _episode_options(rng, progress, options)
+    tail = rng.choice((0, 0, 1)) if options.mixed else 0
     count = max(2, min(options.episodes, options.tokens // (40 * shape.facts + 50 * shape.noise)))
     histories: list[Row] = []
     asked: list[tuple[Row, int]] = []
@@ -184,9 +194,8 @@ def _gate_loss(logits: list[Tensor], batch: Batch, model: MemoryModel) -> Tensor
     return torch.stack(parts).sum()
 
 
-def _schedule(step: int, steps: int) -> float:
+def _schedule(step: int, steps: int, *, hold: float) -> float:
     progress = step / steps
-    hold = 0.5
     tail = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - hold) / (1 - hold)))
     return min(1.0, (step + 1) / 30) * max(0.02, tail)
 
@@ -198,7 +207,7 @@ def train_memory(
     rng = random.Random(options.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    for step in range(options.steps):
+    for step in range(options.steps if options.stop is None else options.stop):
         lesson = _lesson(rng, tokenizer, options, step / options.steps)
         started = time.perf_counter()
         with _gate_logits(model) as logits:
@@ -208,7 +217,7 @@ def train_memory(
         torch.autograd.backward(loss + gates)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * _schedule(step, options.steps)
+            group["lr"] = options.lr * _schedule(step, options.steps, hold=0.2 if options.mixed else 0.5)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         right, count = exact_answers(lesson.questions, predicted, places)

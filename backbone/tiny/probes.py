@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from backbone.errors import ConfigError
 from backbone.tiny.domain import ATTRIBUTES, attribute
-from backbone.tiny.episodes import PLAIN_REPLIES, EpisodeOptions, answer_text, generate_episode, question_text
+from backbone.tiny.episodes import EpisodeOptions, generate_episode
 from backbone.tiny.noise import Message, noise_segment
+from backbone.tiny.phrasing import PLAIN_REPLIES, answer_text, question_text
 
 __all__ = ["RecallProbe", "RecallQuestion", "recall_probe"]
 

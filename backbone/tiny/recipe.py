@@ -6,7 +6,7 @@ way in about a minute and makes a model that has learned nothing; `--out` writes
 
 import argparse
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,13 @@ LEARN = PretrainOptions()
 SETTLE = PretrainOptions(
     steps=650, lr=2.5e-3, seed=10, other_weight=0.02, action_share=0.4, tools_share=0.4, curriculum=False
 )
-REMEMBER = {
-    "msw": MemoryTrainingOptions(steps=550, tokens=3072, lr=1e-2),
-    "tsw": MemoryTrainingOptions(steps=330, tokens=2560, lr=1e-2),
-    "ssw": MemoryTrainingOptions(steps=260, tokens=2560, lr=1e-2),
+REMEMBER: Mapping[str, tuple[MemoryTrainingOptions, ...]] = {
+    "msw": (
+        MemoryTrainingOptions(steps=550, stop=301, tokens=3072, lr=1e-2),
+        MemoryTrainingOptions(steps=230, tokens=3072, lr=4e-3, seed=2, mixed=True),
+    ),
+    "tsw": (MemoryTrainingOptions(steps=330, tokens=2560, lr=1e-2),),
+    "ssw": (MemoryTrainingOptions(steps=260, tokens=2560, lr=1e-2),),
 }
 
 
@@ -58,7 +61,7 @@ class Recipe:
     tokenizer_episodes: int = 6000
     learn: PretrainOptions = LEARN
     settle: PretrainOptions = SETTLE
-    memory: Mapping[str, MemoryTrainingOptions] = field(default_factory=lambda: REMEMBER)
+    memory: Mapping[str, tuple[MemoryTrainingOptions, ...]] = field(default_factory=lambda: REMEMBER)
 
 
 FULL = Recipe()
@@ -66,7 +69,10 @@ QUICK = Recipe(
     tokenizer_episodes=300,
     learn=replace(FULL.learn, steps=6, tokens=1024),
     settle=replace(FULL.settle, steps=2, tokens=1536),
-    memory={name: replace(options, steps=3, tokens=512, episodes=2, questions=2) for name, options in REMEMBER.items()},
+    memory={
+        name: tuple(replace(stage, steps=3, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
+        for name, stages in REMEMBER.items()
+    },
 )
 
 
@@ -108,12 +114,13 @@ def run_recipe(recipe: Recipe, out: Path, console: Console) -> None:
 
 
 def _make_adapter(
-    name: str, options: MemoryTrainingOptions, tokenizer: PreTrainedTokenizerFast, out: Path, report: _Progress
+    name: str, stages: Sequence[MemoryTrainingOptions], tokenizer: PreTrainedTokenizerFast, out: Path, report: _Progress
 ) -> None:
     """Train one adapter on the saved backbone, so that each begins from the same frozen weights."""
     frozen = AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32)
     memory_model = attach_memory(frozen, ADAPTERS[name], seed=1)
-    train_memory(memory_model, tokenizer, options, report, name)
+    for number, options in enumerate(stages, 1):
+        train_memory(memory_model, tokenizer, options, report, f"{name}, stage {number}")
     save_adapter(memory_model, out / "adapters" / name)
 
 

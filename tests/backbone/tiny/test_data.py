@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from backbone import ConfigError, recall_probe
 from backbone.tiny.batches import flat_row, turns_of
 from backbone.tiny.domain import ACTIONS, ATTRIBUTES
-from backbone.tiny.episodes import STATEMENTS, UPDATES, Episode, EpisodeOptions, generate_episode, is_held_out
+from backbone.tiny.episodes import Episode, EpisodeOptions, generate_episode
+from backbone.tiny.phrasing import STATEMENTS, UPDATES, is_held_out
 from backbone.tiny.tokenizer import train_tokenizer
 
 OPTIONS = EpisodeOptions(facts=4, noise=4, queries=4, tools_share=0.5, recalled_share=0.3)
