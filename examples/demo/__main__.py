@@ -34,7 +34,7 @@ def main(folder: Path) -> int:
             return done.returncode
     told = json.loads((folder / "tell.json").read_text(encoding="utf-8"))
     asked = json.loads((folder / "ask.json").read_text(encoding="utf-8"))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     console.print()
     console.print(results_table(asked["answers"]))
     _print_figures(console, told["seconds"], asked)

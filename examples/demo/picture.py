@@ -20,9 +20,8 @@ def save_picture(state: MemoryState, path: Path) -> None:
         for column, (axis, matrix) in enumerate(zip(row, matrices, strict=True)):
             image = axis.imshow(matrix, cmap="RdBu_r", vmin=-bound, vmax=bound)
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
-                axis.set_title(f"state {column}", fontsize=8)
+            axis.set_title(f"state {column}", fontsize=8)
         row[0].set_ylabel(name.removeprefix("model.").removesuffix(".self_attn"), fontsize=8)
     figure.colorbar(image, ax=axes, shrink=0.6)
     figure.suptitle("Working memory: rows are values, columns are keys", fontsize=9)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -50,8 +50,9 @@ def _thread(agent: DemoAgent, thread: str, values: list[str], *, show: bool) -> 
             for asked, _ in work[-1].calls:
                 print(f"  tool  {asked}")
             print(f"  agent {work[-1].reply}")
-        done = work_tokens(agent, work) >= WORK_TOKENS
-        if done and not any(mentions(work[-1].prompts, value) for value in values):
+        tokens = work_tokens(agent, work)
+        named = any(mentions(work[-1].prompts, value) for value in values)
+        if tokens >= 2 * WORK_TOKENS or (tokens >= WORK_TOKENS and not named):
             break
     return told, work
 
