@@ -59,7 +59,7 @@ class Said:
                 asked |= {call["id"]: " ".join(map(str, call["args"].values())) for call in message.tool_calls}
                 asked |= {call["id"]: call["args"] or "" for call in message.invalid_tool_calls}
         results = [message for message in self.messages if isinstance(message, ToolMessage)]
-        return [(asked[result.tool_call_id], result.text) for result in results]
+        return [(asked.get(result.tool_call_id, "a malformed call"), result.text) for result in results]
 
     @property
     def prompts(self) -> str:
