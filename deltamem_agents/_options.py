@@ -1,8 +1,9 @@
 """The options of a local chat model, and how a call's own options join them."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+import torch
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,7 +32,7 @@ class TurnOptions(BaseModel):
     adapter: str | None = None
     revision: str | None = None
     device: str | None = None
-    dtype: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     window_tokens: int | None = Field(default=None, gt=0)
     keep_tokens: int | None = Field(default=None, gt=0)
     max_tokens: int = Field(default=256, gt=0)
@@ -76,8 +77,8 @@ class TurnOptions(BaseModel):
     def engine(self) -> Engine:
         """Give the engine that runs this model, loading it the first time."""
         registry = default_registry() if self.registry is None else self.registry
-        options = {"revision": self.revision, "device": self.device, "dtype": self.dtype}
-        return registry.get(self.model, adapter=self.adapter, **options)
+        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        return registry.get(self.model, adapter=self.adapter, revision=self.revision, device=self.device, dtype=dtype)
 
     def for_call(self, options: dict[str, Any]) -> Self:
         """Return this model, or with a `model` option of the call the same settings for that model."""

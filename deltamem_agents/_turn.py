@@ -75,7 +75,8 @@ def run_turn(backbone: Backbone, request: TurnRequest) -> Generator[TurnEvent | 
 
     Raises PromptError, WindowOverflowError or StateError before anything is yielded.
     """
-    model, tokenizer = backbone
+    model = backbone.model
+    tokenizer: Any = backbone.tokenizer  # its annotations are wider than what its methods return
     empty = model.empty_memory()
     before = WorkingMemory(empty)
     if request.memory is not None:
@@ -93,7 +94,7 @@ def run_turn(backbone: Backbone, request: TurnRequest) -> Generator[TurnEvent | 
     sampling = _fit(model, prompt, request.sampling)
     constraint = request.constrain(tokenizer) if request.constrain is not None else None
     memory = yield from _absorb(model, tokens, before)
-    report = _report(tokenizer.decode(prompt.ids), prompt, tokens, before, memory)
+    report = _report(tokenizer.decode(list(prompt.ids)), prompt, tokens, before, memory)
     prefilled = yield from prefill(model, prompt, memory.state.to(model.backbone.device))
     writer = _ReplyWriter(request, tokenizer, thinking=report.prompt_text.rstrip().endswith("<think>"))
     ends = _end_ids(model, tokenizer)
@@ -162,7 +163,7 @@ class _ReplyWriter:
                 call = json.dumps({"name": event.name, "arguments": event.arguments}, ensure_ascii=False)
                 yield TextDelta(f"<tool_call>\n{call}\n</tool_call>")
             elif isinstance(event, InvalidToolCall) and not self._offers_tools:
-                yield TextDelta(event.raw)
+                yield TextDelta(f"<tool_call>{event.raw}</tool_call>")
             else:
                 yield event
 
@@ -186,8 +187,7 @@ def _fit(model: MemoryModel, prompt: TokenPrompt, sampling: Sampling) -> Samplin
 
 def _end_ids(model: MemoryModel, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end a reply, by the model's generation config and by the tokenizer."""
-    config = model.backbone.generation_config
-    named = None if config is None else config.eos_token_id
+    named = getattr(model.backbone.generation_config, "eos_token_id", None)
     ids = named if isinstance(named, list) else [named]
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
 

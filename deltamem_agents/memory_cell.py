@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.types import StateSnapshot
 
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -95,7 +96,9 @@ def carried_memory(messages: Sequence[BaseMessage]) -> str | bytes | None:
     return None
 
 
-def memory_from(state: Any, *, key: str = MEMORY_KEY) -> WorkingMemory | None:
+def memory_from(
+    state: Mapping[str, Any] | StateSnapshot | Sequence[BaseMessage] | MemoryCell, *, key: str = MEMORY_KEY
+) -> WorkingMemory | None:
     """Read the working memory out of a graph's state, a StateSnapshot, a list of messages or a cell.
 
     Returns None if there is none. Raises StateError for a memory that cannot be read. No model is needed, so adapter
@@ -103,11 +106,11 @@ def memory_from(state: Any, *, key: str = MEMORY_KEY) -> WorkingMemory | None:
     """
     if isinstance(state, MemoryCell):
         found = state.current
-    elif isinstance(state, Sequence):
-        found = carried_memory(state)
-    else:
+    elif isinstance(state, (Mapping, StateSnapshot)):
         values: Mapping[str, Any] = state if isinstance(state, Mapping) else state.values
         found = values.get(key)
         if found is None:
             found = carried_memory(values.get("messages", ()))
+    else:
+        found = carried_memory(state)
     return None if found is None else WorkingMemory.from_bytes(found)

@@ -48,7 +48,7 @@ class DeltaMemMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self.key = key
         self.trim_history = trim_history
         kind = Annotated[bytes, OmitFromSchema(input=True, output=True)] if private else bytes
-        schema = TypedDict("DeltaMemState", {key: NotRequired[kind]})  # type: ignore[misc, valid-type] # named at run time
+        schema = TypedDict("DeltaMemState", {key: NotRequired[kind]})  # type: ignore[misc] # named at run time
         self.state_schema = cast("type[AgentState[Any]]", schema)
 
     def wrap_model_call(

@@ -8,7 +8,11 @@ from typing import Any, Literal
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers import (
+    BaseCumulativeTransformOutputParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+)
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
@@ -132,7 +136,7 @@ def with_parser(
     return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
-class _CompleteJsonParser(JsonOutputParser):
+class _CompleteJsonParser(BaseCumulativeTransformOutputParser[Any]):
     """Parse JSON as it streams in, and refuse a reply that was cut off instead of guessing its end."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
@@ -141,4 +145,8 @@ class _CompleteJsonParser(JsonOutputParser):
         message = first.message if isinstance(first, ChatGeneration) else None
         if not partial and message is not None and message.response_metadata.get("finish_reason") == "length":
             raise OutputParserException("the reply was cut off by max_tokens before its JSON was complete; raise it")
-        return super().parse_result(result, partial=partial)
+        return JsonOutputParser().parse_result(result, partial=partial)
+
+    def parse(self, text: str) -> Any:
+        """Parse a whole reply's text."""
+        return self.parse_result([Generation(text=text)])

@@ -38,8 +38,8 @@ def print_report(figures: Figures, console: Console) -> None:
     console.print(_table("start", columns, [(start["help_seconds"], start["import_seconds"], start["ratio"])]))
     recall = figures["recall"]
     names = [name for name in recall[0] if name not in {"facts", "distance"}]
-    columns = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in recall))
-    console.print(_table("recall", columns, ((name, *(row[name] for row in recall)) for name in names)))
+    titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in recall))
+    console.print(_table("recall", titles, ((name, *(row[name] for row in recall)) for name in names)))
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

@@ -25,13 +25,13 @@ class Fact:
 FACTS = (
     Fact("test command", "make test", "We run the tests with {value}.", "How do we run the tests?"),
     Fact("lint command", "ruff check", "We lint with {value}.", "What is the lint command?"),
-    Fact("package manager", "pdm", "Dependencies are managed by {value}.", "Which package manager do we use?"),
+    Fact("package manager", "poetry", "Dependencies are managed by {value}.", "Which package manager do we use?"),
     Fact("line length", "104", "Lines may have at most {value} characters.", "What is the line length?"),
     Fact("main branch", "trunk", "Pull requests go to {value}.", "Where do pull requests go?"),
-    Fact("reviewer", "Heidi", "{value} reviews the changes.", "Who reviews the changes?"),
+    Fact("reviewer", "Heidi", "Ask {value} for a review.", "Who reviews the changes?"),
 )
 RUN_REQUEST = "Run the tests."
-OTHER_VALUES = ("pytest -q", "flake8 src", "poetry", "88", "staging", "Oscar")
+OTHER_VALUES = ("pytest -q", "flake8 src", "conda", "88", "staging", "Oscar")
 """What the other thread is told, in the order of FACTS."""
 
 _FILES = ("app/parser.py", "app/metrics.py", "app/report.py")

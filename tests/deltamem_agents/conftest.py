@@ -57,7 +57,12 @@ def build_model(vocabulary: int) -> Qwen3ForCausalLM:
         head_dim=8,
         max_position_embeddings=4096,
     )
-    return Qwen3ForCausalLM(config).eval()
+    model = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight[: len(CONTROL)] = (
+            0  # never the likeliest, so that every greedy reply has max_tokens tokens
+        )
+    return model
 
 
 @pytest.fixture(scope="session")

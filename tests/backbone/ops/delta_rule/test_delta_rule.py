@@ -27,6 +27,7 @@ class Inputs(NamedTuple):
     state: Tensor
 
     def tensors(self) -> list[Tensor]:
+        """Return what is there, without the gates that are not."""
         return [tensor for tensor in self if tensor is not None]
 
 
@@ -151,7 +152,7 @@ def test_a_scalar_gate_is_the_same_gate_for_every_row() -> None:
     mode=st.sampled_from(MODES),
 )
 def test_any_split_equals_the_whole(cuts: set[int], forms: list[Form], seed: int, mode: UpdateMode) -> None:
-    """Pieces of any length, each run by any form from the state of the piece before, give the whole's reads and state."""
+    """Pieces of any length, each run by any form from the state before it, give the whole's reads and state."""
     whole = inputs(70, own_decay=True, seed=seed)
     mask = torch.rand(B, 70, generator=torch.Generator().manual_seed(seed)) > 0.3
     expected = run(whole, "naive", mode=mode, write_mask=mask)
