@@ -14,6 +14,8 @@ from backbone.tiny.tokenizer import encode_turns, system_text
 __all__ = ["Batch", "Row", "add_turns", "collate", "cut_row", "extend_row", "flat_row", "system_row", "turns_of"]
 
 POSITIONS = 4096
+SENTENCE_ENDS = (".", ";", "<|im_end|>")
+NAMED_AFTER = 4  # tokens between a value and the end of its sentence that name what it is the value of
 OTHER_WEIGHT = 0.1  # what people and tools say: enough to read it, not to learn it by heart
 
 
@@ -22,7 +24,7 @@ class Row:
     """Hold one sequence, token by token.
 
     weights: of the loss. queries: number of the question whose answer it is in, or -1. messages: number of its message,
-    or -1 if it is never written. told: 0 unrelated, 1 in a message that states a fact, 2 in a stated value itself.
+    or -1 if it is never written. told: 0 unrelated, 1 in a message that states a fact, 2 where the fact is complete.
     """
 
     ids: list[int]
@@ -90,19 +92,29 @@ def add_turns(row: Row, tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn
         written = turn.message["role"] != "system"
         number += written
         asked = query if turn.kind == "answer" else -1
-        told = _told(tokenizer, turn, ids) if turn.kind == "fact" else None
+        told = _told(tokenizer, turn, ids) if turn.facts else None
         row.add(ids, head, trained=turn.trained, query=asked, message=number if written else -1, told=told)
 
 
 def _told(tokenizer: PreTrainedTokenizerFast, turn: Turn, ids: Sequence[int]) -> list[int]:
-    """Return 2 for the tokens of the values that a message states, 1 for its other tokens."""
+    """Return 2 for the tokens at which a stated value and what it is the value of are both known, else 1.
+
+    These are the value's own tokens, or the end of a sentence that first gives the value: "X is the main branch."
+    """
     marks = [1] * len(ids)
     spellings = [spelling for _, value in turn.facts for spelling in (f" {value}", value)]
-    for spelling in tokenizer.backend_tokenizer.encode_batch(spellings, add_special_tokens=False) if spellings else ():
+    tokens = tokenizer.convert_ids_to_tokens(list(ids))
+    ends = [at for at, token in enumerate(tokens) if token in SENTENCE_ENDS]
+    for spelling in tokenizer.backend_tokenizer.encode_batch(spellings, add_special_tokens=False):
         size = len(spelling.ids)
         for start in range(len(ids) - size + 1):
-            if ids[start : start + size] == spelling.ids:
+            if ids[start : start + size] != spelling.ids:
+                continue
+            end = next((at for at in ends if at >= start + size), len(ids) - 1)
+            if end - start - size < NAMED_AFTER:
                 marks[start : start + size] = [2] * size
+            else:
+                marks[end] = 2
     return marks
 
 

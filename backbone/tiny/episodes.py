@@ -45,7 +45,11 @@ class Episode:
 
 @dataclass(frozen=True)
 class EpisodeOptions:
-    """Set the size and the kind of an episode; `noise` counts unrelated exchanges."""
+    """Set the size and the kind of an episode.
+
+    noise: number of unrelated exchanges. acting_facts: how many facts, at least, are such that actions depend on them;
+    only where there are tools.
+    """
 
     facts: int
     noise: int
@@ -57,6 +61,7 @@ class EpisodeOptions:
     recalled_share: float = 0.0
     group_share: float = 0.15
     plain_reply_share: float = 0.25
+    acting_facts: int = 0
     behind: bool = False
     held_out: bool = False
 
@@ -196,12 +201,21 @@ def _generic(rng: random.Random) -> Episode:
     return Episode(system, tuple(schemas), turns, ())
 
 
+def _chosen(rng: random.Random, facts: int, acting: int) -> list[Attribute]:
+    """Return the attributes that an episode states, `acting` of them such that actions depend on them."""
+    needed = [attribute(action.attribute) for action in rng.sample(ACTIONS, min(acting, facts))] if acting else []
+    chosen = [*needed, *rng.sample([item for item in ATTRIBUTES if item not in needed], facts - len(needed))]
+    if needed:
+        rng.shuffle(chosen)
+    return chosen
+
+
 def generate_episode(rng: random.Random, options: EpisodeOptions, *, generic_share: float = 0.0) -> Episode:
     """Return a new episode drawn from `rng`."""
     if rng.random() < generic_share:
         return _generic(rng)
     tools = _toolset(rng, options)
-    chosen = rng.sample(ATTRIBUTES, options.facts)
+    chosen = _chosen(rng, options.facts, options.acting_facts if tools else 0)
     history, values = _history(rng, options, chosen, tools=bool(tools))
     queries = tuple(_query(rng, options, values, tools=bool(tools)) for _ in range(options.queries))
     system = rng.choice(SYSTEMS) if rng.random() < 0.5 else None

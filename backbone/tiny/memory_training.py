@@ -3,12 +3,9 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -16,24 +13,26 @@ from backbone.adapter.model import HiddenOutput, MemoryModel
 from backbone.adapter.state import MemoryState
 from backbone.tiny.batches import Batch, Row, add_turns, collate, jumping_positions, system_row, turns_of
 from backbone.tiny.episodes import Episode, EpisodeOptions, Query, Turn, generate_episode, retold
+from backbone.tiny.gates import gate_logits, gate_loss
 from backbone.tiny.noise import noise_segment
-from backbone.tiny.pretrain import Report, exact_answers, weighted_loss
+from backbone.tiny.pretrain import PretrainOptions, Report, exact_answers, training_batch, weighted_loss
 
 __all__ = ["MemoryTrainingOptions", "answer_from_state", "train_memory", "write_history"]
 
 PASS_TOKENS = 512  # what one pass of the window sees, as in use
-SHUT_LOGIT = -8.0  # a gate of 3e-4: thousands of unrelated tokens leave the state as it was
-SHUT_WEIGHT = 0.02
-OPEN_LOGIT = 0.0
-OPEN_WEIGHT = 0.1
-EASY = 0.1  # the share of the training after which there are more facts than two
+IN_PROMPT = 0.2  # the share of mixed lessons in which nothing has left the prompt
+SHOWN = PretrainOptions(
+    other_weight=0.0, action_share=0.5, plain_reply_share=0.4, acting_facts=3, widths=(384, 512, 768), curriculum=False
+)
 
 
 @dataclass(frozen=True)
 class MemoryTrainingOptions:
     """Set the length of the training, the tokens of history and of questions in a step, and the step size.
 
-    stop: the step to end at, before the step size has come down. mixed: lessons with unrelated text and tools.
+    easy: share of the steps with one or two facts and nothing else. stop: the step to end at, before the step size has
+    come down. mixed: lessons with unrelated text and tools, and at times with everything still in the prompt, where the
+    memory must not be in the way.
     """
 
     steps: int = 1000
@@ -42,6 +41,7 @@ class MemoryTrainingOptions:
     questions: int = 8
     lr: float = 5e-3
     seed: int = 1
+    easy: float = 0.1
     stop: int | None = None
     mixed: bool = False
 
@@ -59,23 +59,24 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
     """Return the next lesson's shape: plain facts only, then more of them; in the mixed lessons also unrelated text."""
     if options.mixed:
         return EpisodeOptions(
-            rng.choice((2, 4, 4, 6, 8, 8, 12)),
+            rng.choice((2, 4, 4, 6, 8, 8, 12, 16)),
             rng.choice((0, 0, 2, 4, 8, 12, 20)),
             options.questions,
             behind=rng.random() < 0.5,
-            tools_share=float(rng.random() < 0.2),
+            tools_share=float(rng.random() < 0.25),
             action_share=0.6,
-            unknown_share=0.12,
+            acting_facts=2,
+            unknown_share=0.25,
             update_share=0.25,
-            plain_reply_share=0.2,
+            plain_reply_share=0.25,
         )
-    first = progress < EASY
+    first = progress < options.easy
     return EpisodeOptions(
         rng.randrange(1, 3) if first else rng.choice((2, 3, 4, 4, 5, 6, 8)),
         int(not first and rng.random() < 0.2),
         options.questions,
         update_share=0.0 if first else 0.25,
-        unknown_share=0.05 if first else 0.1,
+        unknown_share=0.05 if first else 0.2,
         plain_reply_share=0.1 if first else 0.2,
         tools_share=0.0,
     )
@@ -132,19 +133,23 @@ def _read(
     )
 
 
-def _columns(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(*(getattr(batch, name)[:, start:stop] for name in Batch.__dataclass_fields__))
+def _passes(batch: Batch) -> list[Batch]:
+    """Return the histories in pieces of at most PASS_TOKENS, as windows are in use."""
+    starts = range(0, batch.ids.shape[1], PASS_TOKENS)
+    return [
+        Batch(*(getattr(batch, name)[:, start : start + PASS_TOKENS] for name in Batch.__dataclass_fields__))
+        for start in starts
+    ]
 
 
 def write_history(model: MemoryModel, batch: Batch, rng: random.Random | None = None) -> MemoryState:
-    """Return the memory after the histories, read in passes of at most PASS_TOKENS, as windows are in use."""
-    memory: MemoryState | None = None
-    for start in range(0, batch.ids.shape[1], PASS_TOKENS):
-        part = _columns(batch, start, start + PASS_TOKENS)
+    """Return the memory after the histories, read in passes of at most PASS_TOKENS."""
+    memory = model.empty_memory(len(batch.ids))
+    for part in _passes(batch):
         positions = None if rng is None else jumping_positions(rng, part)
         out = _read(model, part, memory, positions)
         memory = MemoryState(out.memory.layers, out.memory.fingerprint)
-    return model.empty_memory(len(batch.ids)) if memory is None else memory
+    return memory
 
 
 def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,49 +160,36 @@ def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) 
     return weighted_loss(model.backbone, _read(model, batch, given).hidden, batch)
 
 
-@contextmanager
-def _gate_logits(model: MemoryModel) -> Iterator[list[Tensor]]:
-    """Collect the write gates' logits `[B, T, gates]` of every layer and pass."""
-    collected: list[Tensor] = []
-
-    def hook(layer: int) -> Callable[..., None]:
-        memory = model.layers[layer]
-        return lambda _module, args: collected.append(F.linear(args[0], memory.beta_proj, memory.beta_bias))
-
-    modules = [model.backbone.get_submodule(f"{memory.name}.q_proj") for memory in model.layers]
-    handles = [module.register_forward_pre_hook(hook(number)) for number, module in enumerate(modules)]
-    try:
-        yield collected
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _gate_loss(logits: list[Tensor], batch: Batch, model: MemoryModel) -> Tensor:
-    """Return the price of gates that open where no value is told, and of gates that stay shut where one is.
-
-    The paper asks for a mean gate of 0.05 everywhere. The data knows where the facts are: with one write a token, in
-    the values' tokens; with one a message, in the messages that state something.
-    """
-    level = 2 if model.config.granularity == "token" else 1
-    parts = []
-    for number in range(0, len(logits), len(model.layers)):
-        start = number // len(model.layers) * PASS_TOKENS
-        part = _columns(batch, start, start + PASS_TOKENS)
-        written = part.real & (part.messages >= 0)
-        z = torch.stack(logits[number : number + len(model.layers)])
-        shut, told = z[:, written & (part.told < level)], z[:, written & (part.told >= level)]
-        if shut.numel():
-            parts.append(SHUT_WEIGHT * F.relu(shut - SHUT_LOGIT).mean() + shut.sigmoid().mean())
-        if told.numel():
-            parts.append(OPEN_WEIGHT * F.relu(OPEN_LOGIT - told).mean())
-    return torch.stack(parts).sum()
-
-
 def _schedule(step: int, steps: int, *, hold: float) -> float:
     progress = step / steps
     tail = 0.5 * (1 + math.cos(math.pi * max(0.0, progress - hold) / (1 - hold)))
     return min(1.0, (step + 1) / 30) * max(0.02, tail)
+
+
+def _from_state(
+    model: MemoryModel,
+    tokenizer: PreTrainedTokenizerFast,
+    options: MemoryTrainingOptions,
+    rng: random.Random,
+    progress: float,
+) -> tuple[Tensor, Tensor, int, int]:
+    """Return the losses of a step that answers from the state, how many answers were right, and of how many."""
+    lesson = _lesson(rng, tokenizer, options, progress)
+    with gate_logits(model) as logits:
+        memory = write_history(model, lesson.history, rng)
+    loss, predicted, places = answer_from_state(model, memory, lesson)
+    return loss, gate_loss(logits, _passes(lesson.history), model), *exact_answers(lesson.questions, predicted, places)
+
+
+def _in_prompt(
+    model: MemoryModel, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, rng: random.Random
+) -> tuple[Tensor, Tensor, int, int]:
+    """Return the same of a step in which nothing has left the prompt, while the memory is written and read."""
+    batch = training_batch(rng, tokenizer, 1.0, replace(SHOWN, tokens=options.tokens))
+    with gate_logits(model) as logits:
+        hidden = _read(model, batch, None, jumping_positions(rng, batch)).hidden
+    loss, predicted, places = weighted_loss(model.backbone, hidden, batch)
+    return loss, gate_loss(logits, [batch], model), *exact_answers(batch, predicted, places)
 
 
 def train_memory(
@@ -208,19 +200,17 @@ def train_memory(
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0)
     for step in range(options.steps if options.stop is None else options.stop):
-        lesson = _lesson(rng, tokenizer, options, step / options.steps)
         started = time.perf_counter()
-        with _gate_logits(model) as logits:
-            memory = write_history(model, lesson.history, rng)
-        loss, predicted, places = answer_from_state(model, memory, lesson)
-        gates = _gate_loss(logits, lesson.history, model)
+        if options.mixed and rng.random() < IN_PROMPT:
+            loss, gates, right, count = _in_prompt(model, tokenizer, options, rng)
+        else:
+            loss, gates, right, count = _from_state(model, tokenizer, options, rng, step / options.steps)
         torch.autograd.backward(loss + gates)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = options.lr * _schedule(step, options.steps, hold=0.2 if options.mixed else 0.5)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        right, count = exact_answers(lesson.questions, predicted, places)
         figures = {"loss": loss.item(), "gates": gates.item(), "exact": right / max(1, count)}
         report(name, step, options.steps, {**figures, "seconds": time.perf_counter() - started})
     model.refresh_fingerprint()

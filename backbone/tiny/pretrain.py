@@ -24,6 +24,7 @@ class PretrainOptions:
     """Set the length of the training, its step size and its material.
 
     other_weight: loss weight of what people and tools say. curriculum: begin with few facts and short texts.
+    widths: row lengths to draw from, instead of the usual ones. acting_facts: facts that actions need, where tools are.
     """
 
     steps: int = 1500
@@ -33,6 +34,9 @@ class PretrainOptions:
     other_weight: float = 0.1
     action_share: float = 0.2
     tools_share: float = 0.3
+    plain_reply_share: float = 0.25
+    acting_facts: int = 0
+    widths: tuple[int, ...] = ()
     curriculum: bool = True
 
 
@@ -77,13 +81,18 @@ def _shape(rng: random.Random, width: int, progress: float, options: PretrainOpt
         recalled_share=0.1,
         action_share=options.action_share,
         tools_share=options.tools_share,
+        plain_reply_share=options.plain_reply_share,
+        acting_facts=options.acting_facts,
     )
 
 
-def _batch(rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, options: PretrainOptions) -> Batch:
+def training_batch(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, progress: float, options: PretrainOptions
+) -> Batch:
+    """Return a step's conversations, as they are `progress` (0 to 1) into the training."""
     if not options.curriculum:
         progress = 0.35 + 0.65 * progress
-    width = _width(rng, progress)
+    width = rng.choice(options.widths) if options.widths else _width(rng, progress)
     generic = 0.0 if progress < 0.1 else 0.25
     rows: list[Row] = []
     while len(rows) < options.tokens // width:
@@ -131,20 +140,25 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def pretrain(
-    tokenizer: PreTrainedTokenizerFast, options: PretrainOptions, report: Report, model: Qwen3ForCausalLM | None = None
+    tokenizer: PreTrainedTokenizerFast,
+    options: PretrainOptions,
+    report: Report,
+    name: str = "backbone",
+    model: Qwen3ForCausalLM | None = None,
 ) -> Qwen3ForCausalLM:
     """Return a trained backbone, from random weights or going on with `model`.
 
-    `report(phase, step, steps, figures)` is called each step.
+    `report(name, step, steps, figures)` is called each step.
     """
     torch.manual_seed(options.seed)
     rng = random.Random(options.seed)
     if model is None:
         model = Qwen3ForCausalLM(backbone_config(tokenizer))
+    model.train()
     optimizers = backbone_optimizers(model, options.lr)
     for step in range(options.steps):
         progress = step / options.steps
-        batch = _batch(rng, tokenizer, progress, options)
+        batch = training_batch(rng, tokenizer, progress, options)
         started = time.perf_counter()
         positions = jumping_positions(rng, batch)
         hidden = model.model(input_ids=batch.ids, position_ids=positions, use_cache=False).last_hidden_state
@@ -158,8 +172,6 @@ def pretrain(
         model.zero_grad(set_to_none=True)
         right, count = exact_answers(batch, predicted, places)
         seconds = time.perf_counter() - started
-        report(
-            "backbone", step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds}
-        )
+        report(name, step, options.steps, {"loss": loss.item(), "exact": right / max(1, count), "seconds": seconds})
     model.train(mode=False)
     return model
