@@ -32,10 +32,10 @@ LAYERS = (1, 2, 3)
 # same reason nothing decays by itself here: what is told is replaced by what contradicts it, not by time passing.
 GATE_BIAS = -3.0
 MESSAGE_GATE_BIAS = 1.0  # one write a message: few enough to begin with open gates
-# 3 x 1,024 numbers each. In states of 8 rows, values are mistaken for one another.
+# With states of 8 rows, as published, values are mistaken for one another; 32 rows take most of that away.
 ADAPTERS = {
     "msw": DeltaMemConfig(
-        num_states=4, rank=16, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"
+        num_states=2, rank=32, alpha=32.0, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"
     ),
     "tsw": DeltaMemConfig(rank=32, alpha=32.0, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"),
     "ssw": DeltaMemConfig(
