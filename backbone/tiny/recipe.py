@@ -75,8 +75,9 @@ REMEMBER: Mapping[str, tuple[MemoryTrainingOptions, ...]] = {
         MemoryTrainingOptions(steps=300, tokens=3072, lr=5e-3, seed=2, mixed=True),
     ),
     "ssw": (
-        MemoryTrainingOptions(steps=700, stop=500, tokens=2560, lr=1e-2, easy=0.25),
-        MemoryTrainingOptions(steps=300, tokens=3072, lr=5e-3, seed=2, mixed=True),
+        MemoryTrainingOptions(steps=500, stop=360, tokens=2560, episodes=40, questions=3, lr=1e-2, easy=1.0),
+        MemoryTrainingOptions(steps=600, tokens=2560, episodes=24, questions=5, lr=1e-2, seed=2, easy=0.0),
+        MemoryTrainingOptions(steps=300, tokens=3072, lr=5e-3, seed=3, mixed=True),
     ),
 }
 
