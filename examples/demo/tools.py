@@ -11,13 +11,13 @@ __all__ = ["ALLOWED", "project_tools"]
 ALLOWED: dict[str, tuple[str, ...]] = {
     "make test": ("make", "--no-print-directory", "test", f"PYTHON={sys.executable}"),
     "python -m unittest": (sys.executable, "-m", "unittest"),
-    "pytest -q": (sys.executable, "-m", "pytest", "-q"),
+    "pytest -q": (sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio"),
     "ruff check": (sys.executable, "-m", "ruff", "check"),
 }
 """What the agent may run, word for word; all of the test commands would work in the sample project."""
 
 _TIMEOUT_SECONDS = 30
-_OUTPUT_LINES = 6
+_OUTPUT_LINES = 2  # a model of a few million parameters reads short results best
 _FILE_CHARACTERS = 2_000
 
 
@@ -37,7 +37,8 @@ def project_tools(root: Path) -> list[BaseTool]:
         except subprocess.TimeoutExpired:
             return f"stopped: {command} took more than {_TIMEOUT_SECONDS} seconds"
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        return "\n".join([*lines[-_OUTPUT_LINES:], f"exit status {done.returncode}"])
+        failed = [f"exit code {done.returncode}"] if done.returncode else []
+        return "\n".join([*failed, *lines[-_OUTPUT_LINES:]])
 
     @tool
     def read_file(path: str) -> str:
