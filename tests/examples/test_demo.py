@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Play the demo once; it ends with 0, or with 1 if another command ran than the one that was told."""
+    """Play the demo once; it ends with 0 only if the command that ran is the one that was told."""
     folder = tmp_path_factory.mktemp("demo")
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo", str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode in {0, 1}, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     (folder / "output.txt").write_text(done.stdout, encoding="utf-8")
     return folder
@@ -40,7 +40,7 @@ def test_no_convention_was_in_any_prompt(asked: dict[str, object]) -> None:
 
 @pytest.mark.slow
 def test_memory_answers_and_the_controls_do_not(asked: dict[str, object]) -> None:
-    """At most one of six conventions is lost; a zeroed or foreign memory gives away at most one."""
+    """No more than one of six conventions is lost; a zeroed or foreign memory gives away no more than one."""
     right = {name: sum(answer[name][1] for answer in asked["answers"]) for name in ("memory", "zeroed", "other thread")}
     assert right["memory"] >= 5
     assert right["zeroed"] <= 1
@@ -48,12 +48,12 @@ def test_memory_answers_and_the_controls_do_not(asked: dict[str, object]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the bundled model recalls the command in words, but not yet in a tool call", strict=True)
 def test_the_tests_of_the_sample_project_really_ran(folder: Path, asked: dict[str, object]) -> None:
     """The command that was told in a process that has ended ran, and its output is shown."""
     output = (folder / "output.txt").read_text(encoding="utf-8")
     assert asked["run"]["command"] == asked["run"]["told"] == FACTS[0].value
-    assert "exit status 0" in output
+    assert "Ran 6 tests" in output
+    assert "agent I ran make test." in output
     assert output.count("process ") >= 2
 
 
