@@ -1,5 +1,6 @@
 """Find the places of a decoder where a memory can be attached."""
 
+from itertools import chain
 from typing import NamedTuple
 
 from torch import nn
@@ -7,7 +8,13 @@ from transformers import PreTrainedModel
 
 from backbone.adapter.config import DeltaMemConfig, Head
 from backbone.adapter.layer import LayerMemory, SteeredProjection
+from backbone.adapter.packed import SteeredPackedProjection
 from backbone.errors import AdapterError, ConfigError, UnsupportedModelError
+
+PACKED = "qkv_proj"
+# Others pack in other orders, and a wrong order would steer the wrong part without a sign of it.
+_PACKED_IN_ORDER = frozenset({"phi3", "phi4_multimodal"})
+_PACKED_HEADS: tuple[Head, ...] = ("q", "k", "v")
 
 
 class AttentionSite(NamedTuple):
@@ -27,13 +34,16 @@ def attention_sites(model: PreTrainedModel, config: DeltaMemConfig) -> list[Atte
     kind = type(model).__name__
     if getattr(model.config, "is_encoder_decoder", False):
         raise UnsupportedModelError(f"{kind} is an encoder-decoder; memory attaches to decoder-only models")
-    found = [(name, module) for name, module in model.named_modules() if {"q_proj", "o_proj"} <= _children(module)]
+    found = _attention_modules(model)
     if not found:
         raise UnsupportedModelError(
-            f"{kind} has no attention module with q_proj and o_proj (fused projections are not supported)"
+            f"{kind} has no attention module with q_proj and o_proj, or with a {PACKED} whose order is known "
+            f"({', '.join(sorted(_PACKED_IN_ORDER))}) and o_proj"
         )
     sites = [AttentionSite(name, module, _index(module, order)) for order, (name, module) in enumerate(found)]
-    if any(isinstance(site.module.q_proj, SteeredProjection) for site in sites):
+    if any(
+        isinstance(part, (SteeredProjection, SteeredPackedProjection)) for s in sites for part in s.module.children()
+    ):
         raise AdapterError(f"this {kind} already carries a memory; load the backbone anew to attach another")
     known = {site.layer for site in sites}
     if missing := sorted(set(config.target_layers) - known):
@@ -48,15 +58,31 @@ def build_layer(site: AttentionSite, config: DeltaMemConfig) -> LayerMemory:
     """Make the memory that fits a site, its weights not yet set."""
     widths: dict[Head, int] = {head: _features(site, head)[1] for head in config.delta_heads}
     hidden, _ = _features(site, "q")
-    device = next(site.module.get_submodule("q_proj").parameters()).device
-    return LayerMemory(site.name, config, hidden, widths, device)
+    weights = site.module.get_submodule("o_proj")
+    # Quantised layers may keep their weights in buffers.
+    held = next(chain(weights.parameters(), weights.buffers()), None)
+    return LayerMemory(site.name, config, hidden, widths, None if held is None else held.device)
 
 
 def wrap_projections(site: AttentionSite, memory: LayerMemory) -> None:
     """Put wrappers around the projections that memory steers, and around q_proj, from which it sees its input."""
-    for head in _wrapped_heads(memory.config):
+    heads = _wrapped_heads(memory.config)
+    if _is_packed(site.module):
+        widths: dict[Head, int] = {head: _features(site, head)[1] for head in _PACKED_HEADS}
+        setattr(site.module, PACKED, SteeredPackedProjection(site.module.get_submodule(PACKED), widths, memory))
+        heads = tuple(head for head in heads if head == "o")
+    for head in heads:
         projection = site.module.get_submodule(f"{head}_proj")
         setattr(site.module, f"{head}_proj", SteeredProjection(projection, head, memory))
+
+
+def _attention_modules(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    packed = getattr(model.config, "model_type", None) in _PACKED_IN_ORDER
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if {"q_proj", "o_proj"} <= _children(module) or (packed and {PACKED, "o_proj"} <= _children(module))
+    ]
 
 
 def _wrapped_heads(config: DeltaMemConfig) -> tuple[Head, ...]:
@@ -67,6 +93,10 @@ def _children(module: nn.Module) -> set[str]:
     return {name for name, _ in module.named_children()}
 
 
+def _is_packed(module: nn.Module) -> bool:
+    return "q_proj" not in _children(module)
+
+
 def _index(module: nn.Module, order: int) -> int:
     index = getattr(module, "layer_idx", None)
     return index if isinstance(index, int) else order
@@ -74,15 +104,23 @@ def _index(module: nn.Module, order: int) -> int:
 
 def _check_projections(kind: str, site: AttentionSite, config: DeltaMemConfig) -> None:
     for head in _wrapped_heads(config):
-        if f"{head}_proj" not in _children(site.module):
+        if not _is_packed(site.module) and f"{head}_proj" not in _children(site.module):
             raise UnsupportedModelError(f"{kind}'s {site.name} has no {head}_proj, which delta_heads wants to steer")
         _features(site, head)
 
 
 def _features(site: AttentionSite, head: str) -> tuple[int, int]:
-    """Give a projection's input and output width."""
-    projection = site.module.get_submodule(f"{head}_proj")
+    """Give a projection's input and output width; a packed one's share of the output."""
+    if head == "o" or not _is_packed(site.module):
+        return _linear_features(site, f"{head}_proj")
+    hidden, packed = _linear_features(site, PACKED)
+    queries, _ = _linear_features(site, "o_proj")  # attention's output is as wide as its queries
+    return hidden, queries if head == "q" else (packed - queries) // 2
+
+
+def _linear_features(site: AttentionSite, name: str) -> tuple[int, int]:
+    projection = site.module.get_submodule(name)
     width_in, width_out = getattr(projection, "in_features", None), getattr(projection, "out_features", None)
     if not isinstance(width_in, int) or not isinstance(width_out, int):
-        raise UnsupportedModelError(f"{site.name}.{head}_proj is a {type(projection).__name__}, not a linear layer")
+        raise UnsupportedModelError(f"{site.name}.{name} is a {type(projection).__name__}, not a linear layer")
     return width_in, width_out
