@@ -1,6 +1,6 @@
 """Hold the working memory as a value."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -97,7 +97,7 @@ class MemoryState:
     def to_bytes(self) -> bytes:
         """Write `layers` as self-describing bytes (an open message counts as ended).
 
-        Equal states give equal bytes. Raises StateNotFiniteError if a value is NaN or infinite.
+        Equal states give equal bytes. Raises StateNotFiniteError if a value is NaN, infinite or beyond ±1e6.
         """
         return state_bytes.encode(self.layers, self.fingerprint)
 
@@ -116,6 +116,61 @@ class MemoryState:
             )
         return MemoryState(layers, fingerprint)
 
+    def interpolate(self, other: "MemoryState", weight: float) -> "MemoryState":
+        """Mix two memories, (1 - weight) · this + weight · other; an open message counts as ended.
+
+        Layers read linearly, so from equal inputs a mixed layer reads the same mix of what the two would read. Raises
+        StateMismatchError unless both are of one adapter, backbone and batch size, ValueError for a weight outside 0
+        to 1.
+        """
+        _require_share("weight", weight)
+        pairs = self._paired(other)
+        return MemoryState({name: torch.lerp(a, b, weight) for name, (a, b) in pairs.items()}, self.fingerprint)
+
+    def decay(self, factor: float) -> "MemoryState":
+        """Scale every state by a factor of 0 (empty) to 1 (unchanged): all is read that much more faintly.
+
+        An open message counts as ended. Raises ValueError for another factor.
+        """
+        _require_share("factor", factor)
+        return MemoryState({name: tensor * factor for name, tensor in self.layers.items()}, self.fingerprint)
+
+    def reset(self, names: Collection[str]) -> "MemoryState":
+        """Empty the layers of these names and keep the others; an open message counts as ended.
+
+        Raises StateMismatchError for a name that is not in `layers`.
+        """
+        if unknown := sorted(set(names) - self.layers.keys()):
+            raise StateMismatchError(f"cannot reset {unknown}; the memory has {sorted(self.layers)}")
+        layers = {name: torch.zeros_like(t) if name in names else t for name, t in self.layers.items()}
+        return MemoryState(layers, self.fingerprint)
+
+    def norms(self) -> dict[str, Tensor]:
+        """Give the Frobenius norm of each state, by layer name [B, H]; 0 is an empty state."""
+        return {name: torch.linalg.matrix_norm(tensor) for name, tensor in self.layers.items()}
+
+    def distance(self, other: "MemoryState") -> Tensor:
+        """Give how far apart two memories are, [B]: the root of the summed squares of all differences.
+
+        Raises StateMismatchError unless both are of one adapter, backbone and batch size.
+        """
+        squares = [(a - b).square().flatten(1).sum(1) for a, b in self._paired(other).values()]
+        return torch.stack(squares).sum(0).sqrt()
+
+    def _paired(self, other: "MemoryState") -> dict[str, tuple[Tensor, Tensor]]:
+        if other.fingerprint != self.fingerprint:
+            raise StateMismatchError(
+                f"the memories belong to different adapters or backbones, {self.fingerprint[:12]} and "
+                f"{other.fingerprint[:12]}"
+            )
+        mine, theirs = ({name: t.shape for name, t in state.layers.items()} for state in (self, other))
+        if mine != theirs:
+            raise StateMismatchError(
+                f"the memories must have equal layers, shapes and batch size, got batches of {self.batch_size} and "
+                f"{other.batch_size}"
+            )
+        return {name: (tensor, other.layers[name].to(tensor.device)) for name, tensor in self.layers.items()}
+
     def _map(self, f: Callable[[Tensor], Tensor]) -> "MemoryState":
         segment = self.open_segment
         if segment is not None:
@@ -126,6 +181,11 @@ class MemoryState:
                 before={name: f(t) for name, t in segment.before.items()},
             )
         return MemoryState({name: f(t) for name, t in self.layers.items()}, self.fingerprint, segment)
+
+
+def _require_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
 
 
 def _row(index: int, tensor: Tensor) -> Tensor:

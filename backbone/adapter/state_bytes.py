@@ -21,13 +21,14 @@ from backbone.errors import StateFormatError, StateNotFiniteError, StateVersionE
 MAGIC = b"DELTAMEM"
 VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024  # a Qwen3-4B MSW state is 37 kB; whatever is larger than this was not written here
+MAX_VALUE = 1e6  # of a state; values of healthy states are of the order of 1, and a runaway one soon passes this
 
 _START = struct.Struct(">8sHI")
 _CRC = struct.Struct(">I")
 
 
 def encode(layers: Mapping[str, Tensor], fingerprint: str) -> bytes:
-    """Write float32 states; raises StateNotFiniteError for NaN or infinity."""
+    """Write float32 states; raises StateNotFiniteError for NaN, infinity, or values beyond MAX_VALUE."""
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in layers.items()}
     _require_finite(tensors)
     header = json.dumps({"fingerprint": fingerprint, "layers": list(tensors)}, separators=(",", ":")).encode()
@@ -101,3 +102,8 @@ def _require_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise StateNotFiniteError(f"the state of {name} holds NaN or infinity; go back to an older checkpoint")
+        if (largest := float(tensor.abs().max())) > MAX_VALUE:
+            raise StateNotFiniteError(
+                f"the state of {name} has grown to {largest:.3g}, the limit is {MAX_VALUE:.0e}; "
+                "go back to an older checkpoint"
+            )
