@@ -15,11 +15,12 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
-from backbone import Engine, Job
+from backbone import Engine, Job, render_prompt
 from deltamem_agents._chunks import PROVIDER, ChunkMaker
 from deltamem_agents._options import SAMPLING_OPTIONS, TurnOptions
 from deltamem_agents._turn import TurnEnd, TurnEvent, TurnRequest, run_turn
 from deltamem_agents.memory_cell import MemoryCell, active_cell, use_memory
+from deltamem_agents.messages import to_template_message
 from deltamem_agents.structured import StructuredMethod, output_parser, reply_shape, structured_call, with_parser
 
 __all__ = ["ChatDeltaMem"]
@@ -103,6 +104,22 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
         """Answer several inputs; inside use_memory all of them read the memory and none changes it."""
         with _read_only_cell():
             return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the model's own token ids of a text, without control tokens; this loads the tokenizer."""
+        ids: list[int] = self.engine.backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[dict[str, Any] | type | Callable[..., Any]] | None = None
+    ) -> int:
+        """Return the tokens of the whole prompt that these messages and tools make, as the chat template writes it.
+
+        Raises PromptError for messages that cannot be rendered.
+        """
+        shaped = [to_template_message(message) for message in messages]
+        schemas = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return len(render_prompt(self.engine.backbone.tokenizer, shaped, schemas or None, **self.template_options).ids)
 
     @property
     def _llm_type(self) -> str:

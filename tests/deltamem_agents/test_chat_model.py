@@ -56,6 +56,18 @@ def test_a_stream_adds_up_to_the_reply(model: ChatDeltaMem) -> None:
     assert last.response_metadata["model_name"] == model.model
 
 
+def test_tokens_are_counted_as_the_model_reads_them(model: ChatDeltaMem) -> None:
+    """Counting renders the prompt that a call would read, tools included, with the model's own tokenizer."""
+    messages = [SystemMessage("hello"), HumanMessage("what is my name")]
+    reply = model.invoke(messages)
+    assert reply.usage_metadata is not None
+    assert model.get_num_tokens_from_messages(messages) == reply.usage_metadata["input_tokens"]
+    offered = model.bind_tools([ping]).invoke(messages)
+    assert offered.usage_metadata is not None
+    assert model.get_num_tokens_from_messages(messages, [ping]) == offered.usage_metadata["input_tokens"]
+    assert model.engine.backbone.tokenizer.decode(model.get_token_ids("hello you")) == "hello you"
+
+
 async def test_async_gives_the_same_reply(model: ChatDeltaMem) -> None:
     """Asynchronous calls run on the inference thread and say what invoke says."""
     expected = model.invoke("hello").text
