@@ -69,6 +69,7 @@ REMEMBER: Mapping[str, tuple[MemoryTrainingOptions, ...]] = {
     "msw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
         MemoryTrainingOptions(steps=650, tokens=4096, lr=5e-3, seed=2, mixed=True),
+        MemoryTrainingOptions(steps=250, tokens=4096, lr=2.5e-3, seed=3, mixed=True),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
