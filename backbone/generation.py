@@ -38,7 +38,8 @@ class Constraint(Protocol):
 class TokenPrompt:
     """Hold a prompt: ids, whether each token is written to the memory, and (SSW) the segment of each token.
 
-    segment_ids matter to message-granular adapters only, which need them; -1 marks a token that is not written.
+    segment_ids matter only to adapters that write messages or sentences, and these need them; -1 marks a token that is
+    not written.
     """
 
     ids: tuple[int, ...]
@@ -131,14 +132,17 @@ def decode(
 ) -> Generator[int, None, Finished]:
     """Yield new token ids one by one until an end token (never yielded), max_tokens, or a constraint that is done.
 
-    write False leaves the memory alone. A message-granular adapter that writes needs segment_id, for the reply is one
-    open segment. The memory that is returned holds every yielded token.
+    write False leaves the memory alone. An adapter that writes messages or sentences needs segment_id, for the reply is
+    one open segment. The memory that is returned holds every yielded token.
     Raises ConfigError if the prefill computed no logits, or if segment_id is missing.
     """
     if prefilled.logits is None:
         raise ConfigError("decode needs the logits of the prompt's last token; call prefill with need_logits=True")
-    if _writes_by_message(model) and write and (segment_id is None or segment_id < 0):
-        raise ConfigError(f"this adapter writes once a message; decode needs segment_id from 0 up, got {segment_id!r}")
+    if model.config.writes_segments and write and (segment_id is None or segment_id < 0):
+        raise ConfigError(
+            f"this adapter writes once a {model.config.granularity}; decode needs segment_id from 0 up, "
+            f"got {segment_id!r}"
+        )
     segment = segment_id if write and segment_id is not None else -1
     generator = private_generator(sampling)
     past, memory, left, stopped = prefilled.past_key_values, prefilled.memory, sampling.max_tokens, False
@@ -185,14 +189,10 @@ def _advance(
         "write_mask": torch.tensor([part.write_mask], dtype=torch.bool, device=device),
         "state_positions": positions,
     }
-    if part.segment_ids is not None and _writes_by_message(model):
+    if part.segment_ids is not None and model.config.writes_segments:
         arguments["segment_ids"] = torch.tensor([part.segment_ids], device=device)
     ids = torch.tensor([part.ids], device=device)
     if need_logits:
         full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)
         return _Step(full.logits[0, -1], *full[1:])
     return _Step(None, *model.hidden_states(ids, **arguments)[1:])
-
-
-def _writes_by_message(model: MemoryModel) -> bool:
-    return model.config.granularity == "message"

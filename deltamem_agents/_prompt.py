@@ -18,7 +18,8 @@ __all__ = ["TurnTokens", "lay_out"]
 class TurnTokens:
     """Hold the rendered messages of a turn and the plan made for them.
 
-    spans: half-open token span of each selected message, by its index in the caller's list.
+    spans: half-open token span of each selected message, by its index in the caller's list. sentences: the sentence of
+    each token, for adapters that write sentences; else None, and a message is one segment.
     """
 
     entries: Sequence[Entry]
@@ -26,6 +27,7 @@ class TurnTokens:
     ids: tuple[int, ...]
     spans: Mapping[int, tuple[int, int]]
     plan: TurnPlan
+    sentences: tuple[int, ...] | None = None
 
     def absorb_pass(self, slices: Sequence[Slice]) -> TokenPrompt:
         """Return the prompt of one absorbing pass: system messages and these slices, without generation prompt."""
@@ -49,7 +51,10 @@ class TurnTokens:
             elif self.entries[index].role != "system":
                 continue
             ids.extend(self.ids[begin:end])
-            segments.extend([index if written else -1] * (end - begin))
+            if written and self.sentences is not None:
+                segments.extend(self.sentences[begin:end])
+            else:
+                segments.extend([index if written else -1] * (end - begin))
         if trailing:
             tail = self.ids[self.spans[last][1] :]
             ids.extend(tail)
@@ -65,16 +70,20 @@ def lay_out(
     *,
     window_tokens: int,
     keep_tokens: int,
+    by_sentence: bool,
     template_options: Mapping[str, Any],
 ) -> TurnTokens:
     """Render what the memory has not absorbed, and plan what leaves the window now.
 
+    by_sentence: the adapter writes sentences, not messages or tokens.
     Raises PromptError for messages that cannot be rendered, WindowOverflowError if the newest does not fit.
     """
     entries = to_entries(messages)
     selection = select_messages(entries, memory.digests, forgot_digests=memory.forgot_digests)
     shaped = [to_template_message(messages[index]) for index in selection.indices]
-    rendered: RenderedPrompt = render_prompt(tokenizer, shaped, tools or None, **template_options)
+    rendered: RenderedPrompt = render_prompt(
+        tokenizer, shaped, tools or None, number_sentences=by_sentence, **template_options
+    )
     spans = dict(zip(selection.indices, rendered.spans, strict=True))
     plan = plan_turn(
         entries,
@@ -84,4 +93,4 @@ def lay_out(
         window_tokens=window_tokens,
         keep_tokens=keep_tokens,
     )
-    return TurnTokens(entries, selection, rendered.ids, spans, plan)
+    return TurnTokens(entries, selection, rendered.ids, spans, plan, rendered.sentences)

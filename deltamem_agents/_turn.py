@@ -88,6 +88,7 @@ def run_turn(backbone: Backbone, request: TurnRequest) -> Generator[TurnEvent | 
         before,
         window_tokens=request.window_tokens,
         keep_tokens=request.keep_tokens,
+        by_sentence=model.config.granularity == "sentence",
         template_options=request.template_options,
     )
     prompt = tokens.reply_prompt()

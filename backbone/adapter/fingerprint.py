@@ -21,7 +21,9 @@ def fingerprint_of(model: PreTrainedModel, config: DeltaMemConfig, adapter: Mapp
     The backbone counts with names, shapes and the first values of its weights in bfloat16: one checkpoint has one
     fingerprint whether it is loaded in float32 or bfloat16, and another checkpoint of the same shape has another.
     """
-    digest = hashlib.sha256(_json(config.to_dict()))
+    # Only what differs from the defaults: an option that a later version adds must not refuse the states of before.
+    defaults = DeltaMemConfig().to_dict()
+    digest = hashlib.sha256(_json({n: v for n, v in config.to_dict().items() if v != defaults[n]}))
     for name, tensor in sorted(adapter.items()):
         digest.update(_json([name, list(tensor.shape)]))
         digest.update(tensor.to("cpu", torch.float32).contiguous().view(torch.uint8).numpy().tobytes())

@@ -34,20 +34,23 @@ def prepare_call(
     allowed = valid if write is None else write if valid is None else valid & write
     positions = _positions(state_positions, batch, length, device)
     call = MemoryCall(memory, valid, allowed, writes, positions, None)
-    if config.granularity == "message":
-        return _with_messages(call, segment_ids, input_ids)
+    if config.writes_segments:
+        return _with_segments(call, config, segment_ids, input_ids)
     if segment_ids is not None:
-        raise ValueError('segment_ids are for adapters with granularity "message"; this one writes every token')
+        raise ValueError("segment_ids are for adapters that write messages or sentences; this one writes every token")
     return call
 
 
-def _with_messages(call: MemoryCall, segment_ids: Tensor | None, input_ids: Tensor) -> MemoryCall:
-    """Add the messages' beginnings and ends to a call."""
+def _with_segments(
+    call: MemoryCall, config: DeltaMemConfig, segment_ids: Tensor | None, input_ids: Tensor
+) -> MemoryCall:
+    """Add to a call where messages or sentences begin and end."""
     if segment_ids is None:
         if call.writes:
             raise ValueError(
-                "this adapter writes once a message: pass segment_ids [B, T] (each token's message number, -1 for "
-                "tokens that are not written), or a write_mask that is all False to only read"
+                f"this adapter writes once a {config.granularity}: pass segment_ids [B, T] (each token's "
+                f"{config.granularity} number, -1 for tokens that are not written), or a write_mask that is all False "
+                "to only read"
             )
         return replace(call, memory=call.memory.closed())
     if segment_ids.shape != input_ids.shape or segment_ids.is_floating_point():

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, rms_norm
 
 from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall, SegmentPlan
-from backbone.adapter.config import DeltaMemConfig, Head
+from backbone.adapter.config import HEADS, DeltaMemConfig, Head
 from backbone.errors import UnsupportedModelError
 from backbone.ops.delta_rule import delta_rule, segment_delta_rule
 
-NORM_EPS = 1e-6  # of the published code, for q and k and for the optional RMSNorm
+NORM_EPS = 1e-6  # of the published code, for q and k
 STEER_INIT_STD = 0.02
 COPY_INIT_SCALE = 2.0
 
@@ -52,6 +52,9 @@ class LayerMemory(nn.Module):
             self.register_parameter(f"delta_{head}_proj", new(widths[head], states))
         if config.delta_o_rmsnorm:
             self.delta_o_rmsnorm_weight = new(widths["o"])
+        if config.delta_scale != "fixed":
+            # One a head whether it is steered or not, as the published code has it.
+            self.delta_scale_raw = new(len(HEADS) if config.delta_scale == "head" else 1)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw new weights: every gate is at its bias, keys match queries, and a read leans towards what was written.
@@ -68,6 +71,9 @@ class LayerMemory(nn.Module):
             elif name == "delta_o_rmsnorm_weight":
                 # The norm lifts any read to unit size, so its gain is where the soft start has to be.
                 nn.init.constant_(parameter, STEER_INIT_STD)
+            elif name == "delta_scale_raw":
+                share = self.config.delta_scale_init / self.config.delta_scale_max
+                nn.init.constant_(parameter, math.log(share / (1 - share)))
             else:
                 nn.init.zeros_(parameter)
         nn.init.constant_(self.beta_bias, self.config.beta_bias_init)
@@ -99,10 +105,19 @@ class LayerMemory(nn.Module):
         reads = call.results[self.name].reads
         with torch.autocast(reads.device.type, enabled=False):
             weight: Tensor = getattr(self, f"delta_{head}_proj")
-            delta = linear(reads, weight) * (self.config.alpha / self.config.rank)
+            delta = linear(reads, weight) * self._scale(head)
             if head == "o" and self.config.delta_o_rmsnorm:
-                delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, NORM_EPS)
+                eps = self.config.delta_o_rmsnorm_eps
+                delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, eps)
         return delta
+
+    def _scale(self, head: Head) -> float | Tensor:
+        """Give the factor of what memory adds to a projection: α/r, times the learned factor if there is one."""
+        config = self.config
+        if config.delta_scale == "fixed":
+            return config.alpha / config.rank
+        raw = self.delta_scale_raw[HEADS.index(head) if config.delta_scale == "head" else 0]
+        return raw.sigmoid() * (config.delta_scale_max * config.alpha / config.rank)
 
     def _run(self, call: MemoryCall, x: Tensor) -> LayerResult:
         state = call.memory.layers[self.name]
@@ -165,6 +180,8 @@ class LayerMemory(nn.Module):
         return k, v, beta, self._by_state(linear(x, self.lambda_proj, self.lambda_bias).sigmoid())
 
     def _direction(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.config.normalize_qk:
+            return self._by_state(linear(x, weight))
         return normalize(self._by_state(linear(x, weight).tanh()), dim=-1, eps=NORM_EPS)
 
     def _by_state(self, x: Tensor) -> Tensor:

@@ -93,9 +93,10 @@ class MemoryModel(nn.Module):
         """Read and write the memory along a batch of tokens, and give logits and the new memory.
 
         Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None:
-        all); segment_ids [B, T] int, the message of each token, -1 is not written (needed for granularity "message",
-        unless write_mask is all False); memory None is empty; state_positions [P] or [B, P]: counts of tokens (columns)
-        of this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits only, 0 is all.
+        all); segment_ids [B, T] int, the message or sentence of each token, -1 is not written (needed by adapters that
+        write these, unless write_mask is all False); memory None is empty; state_positions [P] or [B, P]: counts of
+        tokens (columns) of this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits
+        only, 0 is all.
         Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
         """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from backbone.chat.control import encode, part_spelled
 from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, free_characters, remove_marks
+from backbone.chat.sentences import sentence_numbers
 from backbone.errors import PromptError
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ class RenderedPrompt(NamedTuple):
 
     What stands before the first message (BOS, a tool preamble) belongs to a leading system message, else to none; the
     generation prompt lies after the last span. A system message that was moved to the front has an empty span.
+    sentences: the number of each token's sentence, -1 for tokens of the template, or None if they were not asked for.
     """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    sentences: tuple[int, ...] | None = None
 
 
 def render_prompt(
@@ -38,13 +41,14 @@ def render_prompt(
     tools: Sequence[Mapping[str, Any]] | None = None,
     *,
     add_generation_prompt: bool = True,
+    number_sentences: bool = False,
     **template_options: Any,
 ) -> RenderedPrompt:
     """Return the ids that the chat template gives for OpenAI-shaped messages and tools, and each message's span.
 
     tool_calls carry their arguments as a dict. template_options go to the template (enable_thinking=False).
     System messages that the template refuses or leaves out where they stand are moved into the first one.
-    Control tokens that a message spells are encoded as text.
+    Control tokens that a message spells are encoded as text. number_sentences: say which sentence each token is of.
     Raises PromptError for no messages, an unknown role, content that is not text, and whatever the template refuses.
     """
     _check(tokenizer, messages)
@@ -61,7 +65,10 @@ def render_prompt(
     ids, ends = encode(tokenizer, text, parting)
     # A token that reaches over a boundary belongs to the message it ends in.
     spans = list(pairwise(bisect_right(ends, boundary) for boundary in boundaries))
-    return RenderedPrompt(tuple(ids), _spread(spans, kept, len(messages)))
+    sentences = None
+    if number_sentences:
+        sentences = sentence_numbers(chat.messages, boundaries, _content_starts(chat, text, boundaries), ends)
+    return RenderedPrompt(tuple(ids), _spread(spans, kept, len(messages)), sentences)
 
 
 class _Chat(NamedTuple):
@@ -124,11 +131,28 @@ def _message_starts(chat: _Chat, text: str, generation_prompt: bool) -> list[int
 
 def _start_by_content(chat: _Chat, text: str, number: int) -> int:
     """Return where a message begins that the template prints outside its loop: where the text changes with it."""
-    if number == 0:
-        return 0
+    return 0 if number == 0 else _change_by_content(chat, text, number)
+
+
+def _change_by_content(chat: _Chat, text: str, number: int) -> int:
+    """Return where the rendered text changes if a message's content begins with one more character."""
     message = chat.messages[number]
     changed = {**message, "content": free_characters(text)[0] + (message.get("content") or "")}
     return _common_prefix(text, chat.render([*chat.messages[:number], changed, *chat.messages[number + 1 :]], True))
+
+
+def _content_starts(chat: _Chat, text: str, boundaries: Sequence[int]) -> list[int]:
+    """Return where each message's content begins, -1 for a message with none or whose content is printed otherwise."""
+    starts: list[int] = []
+    for number, message in enumerate(chat.messages):
+        content = message.get("content") or ""
+        begin, end = boundaries[number : number + 2]
+        start = text.find(content, begin, end) if content else -1
+        if start >= 0 and text.find(content, start + 1, end) >= 0:
+            # What the template prints around it holds the same characters.
+            start = _change_by_content(chat, text, number)
+        starts.append(start if start >= 0 and text.startswith(content, start) else -1)
+    return starts
 
 
 def _end_of_messages(chat: _Chat, text: str, generation_prompt: bool) -> int:

@@ -72,7 +72,11 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
     build_model(len(tokenizer)).save_pretrained(folder)
-    for name, options in {"token": {}, "message": {"granularity": "message"}}.items():
+    for name, options in {
+        "token": {},
+        "message": {"granularity": "message"},
+        "sentence": {"granularity": "sentence"},
+    }.items():
         memory_model = attach_memory(build_model(len(tokenizer)), DeltaMemConfig(rank=4, **options), seed=1)
         # Fresh adapters read nothing; these must, or no test could tell one memory from another.
         generator = torch.Generator().manual_seed(2)

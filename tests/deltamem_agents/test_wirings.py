@@ -254,7 +254,7 @@ def test_an_error_leaves_the_thread_usable(build: Build) -> None:
     assert absorbed.messages == 3
 
 
-@pytest.mark.parametrize("granularity", ["token", "message"])
+@pytest.mark.parametrize("granularity", ["token", "message", "sentence"])
 def test_a_new_engine_says_what_a_warm_one_says(
     granularity: str, make_model: Callable[..., ChatDeltaMem], registry: Any
 ) -> None:
