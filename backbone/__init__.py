@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from backbone.adapter.config import DeltaMemConfig
-    from backbone.adapter.files import load_adapter, save_adapter
+    from backbone.adapter.describe import AdapterDescription, LayerDescription, describe_adapter
+    from backbone.adapter.files import convert_adapter, load_adapter, save_adapter
     from backbone.adapter.model import HiddenOutput, MemoryModel, MemoryOutput, attach_memory
     from backbone.adapter.state import MemoryState
     from backbone.chat.template import RenderedPrompt, render_prompt
@@ -45,13 +46,15 @@ if TYPE_CHECKING:
         prefill,
     )
     from backbone.jobs import Job
-    from backbone.loading import Backbone, load_backbone
+    from backbone.loading import Backbone, count_parameters, find_adapter, load_backbone
     from backbone.sampling import Sampling
     from backbone.tiny.probes import RecallProbe, RecallQuestion, recall_probe
 
 _HOMES = {
     "backbone.adapter.config": ("DeltaMemConfig",),
+    "backbone.adapter.describe": ("AdapterDescription", "LayerDescription", "describe_adapter"),
     "backbone.adapter.files": (
+        "convert_adapter",
         "load_adapter",
         "save_adapter",
     ),
@@ -109,6 +112,8 @@ _HOMES = {
     "backbone.jobs": ("Job",),
     "backbone.loading": (
         "Backbone",
+        "count_parameters",
+        "find_adapter",
         "load_backbone",
     ),
     "backbone.sampling": ("Sampling",),
@@ -117,6 +122,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdapterDescription",
     "AdapterError",
     "Backbone",
     "ConfigError",
@@ -130,6 +136,7 @@ __all__ = [
     "HiddenOutput",
     "InvalidToolCall",
     "Job",
+    "LayerDescription",
     "MemoryModel",
     "MemoryOutput",
     "MemoryState",
@@ -153,8 +160,12 @@ __all__ = [
     "UnsupportedModelError",
     "WindowOverflowError",
     "attach_memory",
+    "convert_adapter",
+    "count_parameters",
     "decode",
     "default_registry",
+    "describe_adapter",
+    "find_adapter",
     "json_schema_constraint",
     "load_adapter",
     "load_backbone",

@@ -1,13 +1,14 @@
-"""Load a backbone: decoder, adapter and tokenizer together."""
+"""Load a backbone: decoder, adapter and tokenizer together; from folders, or by name from the Hugging Face hub."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from backbone.adapter.files import load_adapter
+from backbone.adapter.files import ADAPTER_FILES, load_adapter
 from backbone.adapter.model import MemoryModel
 from backbone.errors import AdapterError
 
@@ -32,22 +33,24 @@ def load_backbone(
 ) -> Backbone:
     """Load the bundled backbone, or any decoder with an adapter made for it.
 
-    `model`: None is the bundled one, else a folder or a hub name (`revision` picks its version). `adapter`: for the
-    bundled model "msw" (None), "tsw" or "ssw"; for all models a folder, and for others a hub name too. `dtype` None is
-    the checkpoint's own. Raises AdapterError if another model comes without an adapter, or an adapter is not found.
+    `model`: None is the bundled one, else a folder or a hub name (`revision` pins its version). `adapter`: see
+    `find_adapter`; needed unless the model is the bundled one. `dtype` None is the checkpoint's own. Cache and
+    offline mode of the hub are those of huggingface_hub. Raises AdapterError if there is no adapter, or not this one.
     """
-    folder: str | Path = _BUNDLED / "model" if model is None else model
-    if model is None and not (_BUNDLED / "model" / "config.json").is_file():
-        raise AdapterError(f"the bundled backbone is missing from {_BUNDLED}; reinstall deltamem-agents")
-    adapter_folder = _adapter_folder(model, adapter)
+    folder = _model_folder(model)
+    adapter_folder = find_adapter(adapter, model=model)
     hf_model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype="auto" if dtype is None else dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
     memory_model = load_adapter(hf_model, adapter_folder).eval()
     return Backbone(memory_model if device is None else memory_model.to(device), tokenizer)
 
 
-def _adapter_folder(model: str | Path | None, adapter: str | Path | None) -> Path:
-    """Find an adapter's folder, fetching it from the hub if it is a hub name."""
+def find_adapter(adapter: str | Path | None, *, model: str | Path | None = None) -> Path:
+    """Find an adapter's folder: a folder, a bundled adapter's name, or a hub name.
+
+    Hub names are `organisation/name` or `organisation/name@revision`, and fetched if they are not in the cache. Bundled
+    adapters, "msw" (None), "tsw" and "ssw", are for the bundled model (`model` None). Raises AdapterError.
+    """
     if model is None and (adapter is None or adapter in BUNDLED_ADAPTERS):
         return _BUNDLED / "adapters" / str(adapter or BUNDLED_ADAPTERS[0])
     if adapter is None:
@@ -55,8 +58,29 @@ def _adapter_folder(model: str | Path | None, adapter: str | Path | None) -> Pat
     folder = Path(adapter)
     if folder.is_dir():
         return folder
-    if model is None:
-        raise AdapterError(f"no adapter at {adapter}; expected a folder or one of {BUNDLED_ADAPTERS}")
-    if folder.is_absolute() or len(folder.parts) != 2:
-        raise AdapterError(f"no adapter at {adapter}; expected a folder or a hub name")
-    return Path(snapshot_download(str(adapter)))
+    name, _, revision = str(adapter).partition("@")
+    if folder.is_absolute() or len(Path(name).parts) != 2:
+        known = f"one of {BUNDLED_ADAPTERS}" if model is None else "a hub name"
+        raise AdapterError(f"no adapter at {adapter}; expected a folder or {known}")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(ADAPTER_FILES)))
+    except (OSError, HFValidationError) as error:  # hub errors are OSErrors
+        raise AdapterError(
+            f"no adapter at {adapter}: it is neither a folder, nor in the hub's cache, and cannot be fetched: {error}"
+        ) from error
+
+
+def count_parameters(model: str | Path | None = None, *, revision: str | None = None) -> int:
+    """Count a decoder's parameters without loading its weights; `model` and `revision` as in `load_backbone`."""
+    config = AutoConfig.from_pretrained(_model_folder(model), revision=revision)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        return int(empty.num_parameters())
+
+
+def _model_folder(model: str | Path | None) -> str | Path:
+    if model is not None:
+        return model
+    if not (_BUNDLED / "model" / "config.json").is_file():
+        raise AdapterError(f"the bundled backbone is missing from {_BUNDLED}; reinstall deltamem-agents")
+    return _BUNDLED / "model"

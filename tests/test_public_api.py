@@ -8,6 +8,7 @@ import pytest
 
 PUBLIC = {
     "backbone": [
+        "AdapterDescription",
         "AdapterError",
         "Backbone",
         "ConfigError",
@@ -21,6 +22,7 @@ PUBLIC = {
         "HiddenOutput",
         "InvalidToolCall",
         "Job",
+        "LayerDescription",
         "MemoryModel",
         "MemoryOutput",
         "MemoryState",
@@ -44,8 +46,12 @@ PUBLIC = {
         "UnsupportedModelError",
         "WindowOverflowError",
         "attach_memory",
+        "convert_adapter",
+        "count_parameters",
         "decode",
         "default_registry",
+        "describe_adapter",
+        "find_adapter",
         "json_schema_constraint",
         "load_adapter",
         "load_backbone",

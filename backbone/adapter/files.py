@@ -1,9 +1,9 @@
-"""Save and load adapters: this project's two files, and the two files of the published code."""
+"""Save, load and convert adapters: this project's two files, and the two files of the published code."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
@@ -11,26 +11,32 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from backbone.adapter import published
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.layer import LayerMemory
 from backbone.adapter.model import MemoryModel, attach_filled
-from backbone.adapter.published import read_published
 from backbone.errors import AdapterError, ConfigError
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE, published.CONFIG_FILE, published.WEIGHTS_FILE)
 FORMAT = "deltamem-adapter"
 VERSION = 1
+
+AdapterFormat = Literal["project", "published"]
+
+
+class Adapter(NamedTuple):
+    """Hold an adapter apart from any backbone: options, weights by `<attention module>.<parameter>`, and its format."""
+
+    config: DeltaMemConfig
+    tensors: Mapping[str, Tensor]
+    format: AdapterFormat
 
 
 def save_adapter(model: MemoryModel, path: str | Path) -> None:
     """Write the adapter's options and weights (float32) into the folder `path`, and renew the model's fingerprint."""
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.to("cpu", torch.float32).contiguous() for name, t in model.adapter_tensors().items()}
-    safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE)
-    described = {"format": FORMAT, "version": VERSION, "config": model.config.to_dict()}
-    (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    _write(Path(path), model.config, model.adapter_tensors())
     model.refresh_fingerprint()
 
 
@@ -41,15 +47,78 @@ def load_adapter(model: PreTrainedModel, path: str | Path) -> MemoryModel:
     AdapterError for missing or broken files and for weights that do not fit the decoder (which is then left as it was),
     ConfigError for options that cannot work.
     """
-    folder = Path(path)
+    adapter = _read(Path(path))
+    return attach_filled(model, adapter.config, lambda layers: _fill(layers, adapter.tensors))
+
+
+def read_adapter(path: str | Path) -> Adapter:
+    """Read an adapter in either format, without a backbone; errors as in `load_adapter`."""
+    adapter = _read(Path(path))
+    _matched(adapter_layers(adapter), adapter.tensors)
+    return adapter
+
+
+def convert_adapter(source: str | Path, target: str | Path) -> AdapterFormat:
+    """Write the adapter in `source` into the folder `target` in the other format, and say which one that is.
+
+    Options and weights that have no effect are left out; all others are kept to the last digit. Raises AdapterError if
+    `target` holds an adapter already, and what `read_adapter` raises.
+    """
+    folder = Path(target)
+    if found := [name for name in ADAPTER_FILES if (folder / name).exists()]:
+        raise AdapterError(f"{folder} holds an adapter already ({found[0]}); give a folder without one")
+    adapter = read_adapter(source)
+    if adapter.format == "project":
+        published.write_published(folder, adapter.config, adapter.tensors)
+        return "published"
+    _write(folder, adapter.config, adapter.tensors)
+    return "project"
+
+
+def adapter_layers(adapter: Adapter) -> list[LayerMemory]:
+    """Give an adapter's layers in order, without their weights; raises AdapterError for weights that make none."""
+    names = sorted({name.rpartition(".")[0] for name in adapter.tensors}, key=_natural)
+    if not names:
+        raise AdapterError("the adapter has no weights")
+    return [
+        LayerMemory(
+            name,
+            adapter.config,
+            _width(adapter.tensors, f"{name}.memory_q_proj", 1),
+            {head: _width(adapter.tensors, f"{name}.delta_{head}_proj", 0) for head in adapter.config.delta_heads},
+            torch.device("meta"),
+        )
+        for name in names
+    ]
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Order layer 10 after layer 9."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
+
+
+def _width(tensors: Mapping[str, Tensor], name: str, side: int) -> int:
+    tensor = tensors.get(name)
+    if tensor is None or tensor.dim() != 2:
+        raise AdapterError(f"the adapter needs a matrix {name}, got {None if tensor is None else list(tensor.shape)}")
+    return tensor.shape[side]
+
+
+def _write(folder: Path, config: DeltaMemConfig, weights: Mapping[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.to("cpu", torch.float32).contiguous() for name, t in weights.items()}
+    safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE)
+    described = {"format": FORMAT, "version": VERSION, "config": config.to_dict()}
+    (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(folder: Path) -> Adapter:
     if (folder / CONFIG_FILE).is_file():
-        config, tensors = _read(folder)
-    else:
-        config, tensors = read_published(folder)
-    return attach_filled(model, config, lambda layers: _fill(layers, tensors))
+        return Adapter(*_read_own(folder), "project")
+    return Adapter(*published.read_published(folder), "published")
 
 
-def _read(folder: Path) -> tuple[DeltaMemConfig, dict[str, Tensor]]:
+def _read_own(folder: Path) -> tuple[DeltaMemConfig, dict[str, Tensor]]:
     try:
         described: Any = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         kind, version, options = described["format"], described["version"], described["config"]
@@ -69,14 +138,20 @@ def _read(folder: Path) -> tuple[DeltaMemConfig, dict[str, Tensor]]:
 
 def _fill(layers: Sequence[LayerMemory], tensors: Mapping[str, Tensor]) -> None:
     """Copy weights into new memories; raises AdapterError unless every name and shape agrees."""
-    wanted = {f"{layer.name}.{name}": p for layer in layers for name, p in layer.named_parameters()}
+    for name, parameter in _matched(layers, tensors).items():
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+
+
+def _matched(layers: Sequence[LayerMemory], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the layers' parameters by the weights' names; raises AdapterError unless every name and shape agrees."""
+    wanted: dict[str, Tensor] = {f"{layer.name}.{name}": p for layer in layers for name, p in layer.named_parameters()}
     missing, unknown = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
     if missing or unknown:
-        raise AdapterError(f"the adapter does not fit this backbone: missing {missing[:3]}, not expected {unknown[:3]}")
+        raise AdapterError(f"the adapter does not fit: missing {missing[:3]}, not expected {unknown[:3]}")
     for name, parameter in wanted.items():
         if tensors[name].shape != parameter.shape:
             raise AdapterError(
-                f"{name} must be {list(parameter.shape)} on this backbone, the adapter has {list(tensors[name].shape)}"
+                f"{name} must be {list(parameter.shape)} here, the adapter has {list(tensors[name].shape)}"
             )
-        with torch.no_grad():
-            parameter.copy_(tensors[name])
+    return wanted
