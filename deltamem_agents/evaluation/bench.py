@@ -19,6 +19,7 @@ from rich.console import Console
 from deltamem_agents.evaluation.bench_plot import save_plot
 from deltamem_agents.evaluation.bench_report import print_report
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
+from deltamem_agents.evaluation.redaction import measure_redaction
 from deltamem_agents.evaluation.threads import compare_turns, file_bytes_without_memory, run_thread
 
 __all__ = ["FULL", "QUICK", "Scale", "main", "measure"]
@@ -54,6 +55,8 @@ def measure(scale: Scale) -> dict[str, Any]:
     figures["overhead"] = _measure_overhead(scale)
     _progress("start of the command line")
     figures["start"] = _measure_start(scale.starts)
+    _progress("redaction of secrets")
+    figures["redaction"] = measure_redaction(scale.repeats)
     _progress("recall")
     figures["recall"] = [
         {"facts": facts, "distance": distance}

@@ -36,6 +36,9 @@ def print_report(figures: Figures, console: Console) -> None:
     start = figures["start"]
     columns = ("deltamem --help, s", "import of langchain_core.messages and typer, s", "ratio")
     console.print(_table("start", columns, [(start["help_seconds"], start["import_seconds"], start["ratio"])]))
+    columns = ("text", "ms per kB", "÷ code", "growth from 8 to 64 kB")
+    redaction = ((row["text"], row["ms_per_kb"], row["ratio"], row["growth"]) for row in figures["redaction"])
+    console.print(_table("redaction of secrets", columns, redaction))
     recall = figures["recall"]
     names = [name for name in recall[0] if name not in {"facts", "distance"}]
     titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in recall))

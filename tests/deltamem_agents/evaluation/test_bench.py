@@ -18,7 +18,7 @@ def figures() -> dict[str, object]:
 
 def test_every_part_is_measured(figures: dict[str, object]) -> None:
     """Each figure of the benchmarks page is there, and all of them can be written as JSON."""
-    assert set(figures) == {"turns", "seconds_of_each_turn", "file_bytes", "overhead", "start", "recall"}
+    assert set(figures) == {"turns", "seconds_of_each_turn", "file_bytes", "overhead", "start", "redaction", "recall"}
     assert json.loads(json.dumps(figures)) == figures
     assert [time["turn"] for time in figures["turns"]] == list(bench.QUICK.compared)
     assert len(figures["seconds_of_each_turn"]) == bench.QUICK.turns
@@ -30,7 +30,14 @@ def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object]
     """Every table has its title, and the picture is a PNG."""
     text = io.StringIO()
     bench.print_report(figures, Console(file=text, width=140))
-    for title in ("seconds per turn", "SQLite file after 12 turns", "cost of the memory", "start", "recall"):
+    for title in (
+        "seconds per turn",
+        "SQLite file after 12 turns",
+        "cost of the memory",
+        "start",
+        "redaction of secrets",
+        "recall",
+    ):
         assert title in text.getvalue()
     bench.save_plot(figures, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
