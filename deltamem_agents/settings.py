@@ -1,6 +1,6 @@
 """Read the environment; nothing else in the project does."""
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -11,6 +11,7 @@ class Settings(BaseSettings):
 
     model, adapter: as ChatDeltaMem takes them; unset is the bundled model. db: a URL for open_checkpointer.
     window_tokens, keep_tokens, max_tokens: tokens; unset is the model's default.
+    aes_key: 16, 24 or 32 bytes of text, not shown in print; unset leaves checkpoints unencrypted.
     """
 
     model_config = SettingsConfigDict(env_prefix="DELTAMEM_", extra="ignore", protected_namespaces=())
@@ -21,3 +22,4 @@ class Settings(BaseSettings):
     window_tokens: PositiveInt | None = None
     keep_tokens: PositiveInt | None = None
     max_tokens: PositiveInt | None = None
+    aes_key: SecretStr | None = None

@@ -36,7 +36,8 @@ def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | N
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db)))
+        key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
+        saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
         try:
             _ = chat_model.engine  # so that what cannot be loaded ends the program instead of the first turn
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)

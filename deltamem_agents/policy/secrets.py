@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from deltamem_agents.policy.contexts import credentials, keyed_values
 from deltamem_agents.policy.patterns import TOKEN_RULES
 
-__all__ = ["Finding", "Redaction", "redact_secrets"]
+__all__ = ["Finding", "Redaction", "redact_named", "redact_secrets"]
 
 # Stands for a character that has been redacted; no pattern matches it, and Unicode assigns it to nothing.
 _GONE = "\ufdd0"
@@ -62,6 +62,15 @@ def redact_secrets(text: str, *, key: bytes | None = None) -> Redaction:
         for start, end, _kind in spans:
             masked = masked[:start] + _GONE * (end - start) + masked[end:]
     return _replaced(text, sorted(found), key)
+
+
+def redact_named(name: str, value: str, *, key: bytes | None = None) -> str:
+    """Redact a value that stands under a name in a mapping, as in {"password": …}; the name itself stays."""
+    before = f'{name}="'
+    text = redact_secrets(f'{before}{value}"', key=key).text
+    if text.startswith(before) and text.endswith('"'):
+        return text[len(before) : -1]
+    return redact_secrets(value, key=key).text
 
 
 def _scan(text: str) -> Iterator[tuple[int, int, str]]:

@@ -32,3 +32,12 @@ def test_a_value_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DELTAMEM_WINDOW_TOKENS", "0")
     with pytest.raises(ValidationError, match="window_tokens"):
         Settings()
+
+
+def test_the_key_is_read_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DELTAMEM_AES_KEY is taken, and printing the settings does not print it."""
+    monkeypatch.setenv("DELTAMEM_AES_KEY", "0123456789abcdef")
+    settings = Settings()
+    assert settings.aes_key is not None
+    assert settings.aes_key.get_secret_value() == "0123456789abcdef"
+    assert "0123456789abcdef" not in repr(settings)

@@ -126,8 +126,8 @@ PIECES = [
     *(template for template, _ in SECRETS.values()),
     *(secret for _, secret in SECRETS.values()),
     "password", "token=", "secret ", "api_key", " is ", ": ", "'", '"', "\\n", "\n", "=", "://", "@", "eyJ", "sk-",
-    " ", "x",    "-----BEGIN ", "PRIVATE KEY-----", "-----END", "[redacted:token:0123abcd]", "[redacted:", "\ufdd0", "İ", "\ud800",
-    "7Qz",
+    " ", "x", "-----BEGIN ", "PRIVATE KEY-----", "-----END", "[redacted:token:0123abcd]", "[redacted:",
+    "\ufdd0", "İ", "\ud800", "7Qz",
 ]  # fmt: skip
 TEXTS = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
 
