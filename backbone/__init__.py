@@ -41,14 +41,15 @@ if TYPE_CHECKING:
         Constraint,
         Finished,
         Prefilled,
-        TokenPrompt,
         decode,
         prefill,
     )
     from backbone.jobs import Job
     from backbone.loading import Backbone, count_parameters, find_adapter, load_backbone
+    from backbone.prefix_cache import PrefixCache
     from backbone.sampling import Sampling
     from backbone.tiny.probes import RecallProbe, RecallQuestion, recall_probe
+    from backbone.token_prompt import TokenPrompt
 
 _HOMES = {
     "backbone.adapter.config": ("DeltaMemConfig",),
@@ -105,7 +106,6 @@ _HOMES = {
         "Constraint",
         "Finished",
         "Prefilled",
-        "TokenPrompt",
         "decode",
         "prefill",
     ),
@@ -116,8 +116,10 @@ _HOMES = {
         "find_adapter",
         "load_backbone",
     ),
+    "backbone.prefix_cache": ("PrefixCache",),
     "backbone.sampling": ("Sampling",),
     "backbone.tiny.probes": ("RecallProbe", "RecallQuestion", "recall_probe"),
+    "backbone.token_prompt": ("TokenPrompt",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -141,6 +143,7 @@ __all__ = [
     "MemoryOutput",
     "MemoryState",
     "Prefilled",
+    "PrefixCache",
     "PromptError",
     "ReasoningDelta",
     "RecallProbe",

@@ -19,6 +19,7 @@ import torch
 from backbone.errors import EngineClosedError
 from backbone.jobs import Job, Steps, Task
 from backbone.loading import Backbone, load_backbone
+from backbone.prefix_cache import PrefixCache
 
 __all__ = ["Engine", "EngineRegistry", "Job", "default_registry", "shared_engine"]
 
@@ -82,6 +83,7 @@ class Engine:
     def __init__(self, backbone: Backbone) -> None:
         """Take a backbone; no thread is started yet."""
         self.backbone = backbone
+        self._prefix_caches: dict[int, PrefixCache] = {}
         self._worker = _Worker()
         # Also runs at exit, so that the interpreter does not end in the middle of a step.
         weakref.finalize(self, self._worker.close)
@@ -95,12 +97,22 @@ class Engine:
         self._worker.add(task)
         return Job(task)
 
+    def prefix_cache(self, max_bytes: int) -> PrefixCache | None:
+        """Return the cache of this size, for jobs to pass to prefill; 0 is None, which caches nothing.
+
+        There is one of each size that was ever asked for, and they count apart. Raises ConfigError for a size below 0.
+        """
+        if max_bytes == 0:
+            return None
+        return self._prefix_caches.setdefault(max_bytes, PrefixCache(max_bytes))
+
     def close(self) -> None:
-        """Stop the thread after its present step; consumers of unfinished jobs get EngineClosedError.
+        """Stop the thread after its present step, and drop what was cached; unfinished jobs get EngineClosedError.
 
         May be called again, and from a job.
         """
         self._worker.close()
+        self._prefix_caches.clear()
 
 
 class EngineRegistry:

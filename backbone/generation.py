@@ -5,7 +5,6 @@ is one forward pass at most, so that an engine can run many of them in turn.
 """
 
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -15,7 +14,9 @@ from transformers import Cache
 from backbone.adapter.model import MemoryModel, MemoryOutput
 from backbone.adapter.state import MemoryState
 from backbone.errors import ConfigError
+from backbone.prefix_cache import PrefixCache, prefix_keys, resume
 from backbone.sampling import Sampling, choose, is_whole, private_generator
+from backbone.token_prompt import TokenPrompt
 
 __all__ = ["Constraint", "Finished", "Prefilled", "Sampling", "TokenPrompt", "decode", "prefill"]
 
@@ -34,45 +35,19 @@ class Constraint(Protocol):
         """Take note of the token that was chosen."""
 
 
-@dataclass(frozen=True)
-class TokenPrompt:
-    """Hold a prompt: ids, whether each token is written to the memory, and (SSW) the segment of each token.
-
-    segment_ids matter only to adapters that write messages or sentences, and these need them; -1 marks a token that is
-    not written.
-    """
-
-    ids: tuple[int, ...]
-    write_mask: tuple[bool, ...]
-    segment_ids: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an empty prompt and parts of different lengths."""
-        count = len(self.ids)
-        if count == 0:
-            raise ConfigError("the prompt has no tokens; give at least one")
-        if len(self.write_mask) != count:
-            raise ConfigError(f"write_mask must have one entry a token, {count}, got {len(self.write_mask)}")
-        if self.segment_ids is not None and len(self.segment_ids) != count:
-            raise ConfigError(f"segment_ids must have one entry a token, {count}, got {len(self.segment_ids)}")
-
-    def piece(self, start: int, end: int) -> "TokenPrompt":
-        """Return the tokens from start up to, not including, end."""
-        segments = None if self.segment_ids is None else self.segment_ids[start:end]
-        return TokenPrompt(self.ids[start:end], self.write_mask[start:end], segments)
-
-
 class Prefilled(NamedTuple):
     """Hold what a prompt leaves behind; decode continues from it, and extends its key-value cache in place.
 
     logits are [1, V] for the token after the prompt, or None where nobody asked for them.
-    states_at has the memory after each of the asked counts of tokens, in the order asked.
+    states_at has the memory after each of the asked counts of tokens, in the order asked. cached_tokens: how many of
+    the prompt's tokens came from the prefix cache.
     """
 
     memory: MemoryState
     past_key_values: Cache | None
     logits: Tensor | None
     states_at: list[MemoryState]
+    cached_tokens: int = 0
 
 
 class Finished(NamedTuple):
@@ -90,11 +65,13 @@ def prefill(
     state_positions: Sequence[int] = (),
     piece: int = 512,
     need_logits: bool = True,
+    cache: PrefixCache | None = None,
 ) -> Generator[None, None, Prefilled]:
-    """Read the prompt in pieces of at most `piece` tokens, one piece a step; any `piece` gives the same result.
+    """Read the prompt in pieces of at most `piece` tokens that end at its cuts, one piece a step.
 
-    memory None is the empty memory. state_positions are counts of prompt tokens, in any order; 0 is `memory` itself.
-    Raises ConfigError for a piece below 1 or a position outside the prompt.
+    Any pieces give the same result up to rounding, and equal pieces the same bits, whether or not `cache` had them;
+    what it lacks is put into it. memory None is the empty memory. state_positions are counts of prompt tokens, in any
+    order; 0 is `memory` itself. Raises ConfigError for a piece below 1 or a position outside the prompt.
     """
     total = len(prompt.ids)
     if not is_whole(piece) or piece < 1:
@@ -102,22 +79,59 @@ def prefill(
     for position in state_positions:
         if not 0 <= position <= total:
             raise ConfigError(f"state_positions must lie from 0 to {total} (the prompt's length), got {position}")
-    memory = model.empty_memory() if memory is None else memory
-    past: Cache | None = None
-    logits: Tensor | None = None
-    found: dict[int, MemoryState] = {}
-    for start in range(0, total, piece):
-        end = min(start + piece, total)
-        wanted = sorted({n for n in state_positions if start < n <= end or n == start == 0})
+    # The last token is always read where its logits are wanted, and of cached pieces only the states at ends are known.
+    furthest = min((total - need_logits, *(n for n in state_positions if n > 0)))
+    ends = prompt.piece_ends(piece)
+    first = model.empty_memory() if memory is None else memory
+    start = _start(model, prompt, ends, first, cache, furthest)
+    begin, past, memory, logits = start.tokens, start.past_key_values, start.memory, None
+    found = {0: first, begin: memory}
+    for place, end in enumerate(ends[start.pieces :], start.pieces):
+        inside = sorted({n for n in state_positions if begin < n < end})
         last = end == total
         logits, past, memory, memory_at = _advance(
-            model, prompt.piece(start, end), past, memory, [n - start for n in wanted], need_logits=need_logits and last
+            model, prompt.piece(begin, end), past, memory, [n - begin for n in inside], need_logits=need_logits and last
         )
-        found.update(zip(wanted, memory_at, strict=True))
+        # In tensors of its own, laid out as a cached one is: a product over another layout may round otherwise.
+        memory = MemoryState.stack([memory])
+        found.update(zip((*inside, end), (*memory_at, memory), strict=True))
+        if cache is not None and past is not None and end <= furthest:
+            cache.store(start.keys[: place + 1], past, end - begin, memory)
+        begin = end
         if not last:
             yield
     states_at = [found[n] for n in state_positions]
-    return Prefilled(memory, past, None if logits is None else logits[None], states_at)
+    return Prefilled(memory, past, None if logits is None else logits[None], states_at, start.tokens)
+
+
+class _Start(NamedTuple):
+    """Say where reading starts: keys of all pieces, how many pieces and tokens are known, and what they left behind."""
+
+    keys: Sequence[bytes]
+    pieces: int
+    tokens: int
+    past_key_values: Cache | None
+    memory: MemoryState
+
+
+def _start(
+    model: MemoryModel,
+    prompt: TokenPrompt,
+    ends: Sequence[int],
+    memory: MemoryState,
+    cache: PrefixCache | None,
+    furthest: int,
+) -> _Start:
+    """Look up the pieces that end at `furthest` tokens or before; without a cache none is known."""
+    if cache is None:
+        return _Start((), 0, 0, None, memory)
+    keys = prefix_keys(prompt, ends, memory, by_message=model.config.writes_segments)
+    pages = cache.find([key for key, end in zip(keys, ends, strict=True) if end <= furthest])
+    if not pages:
+        return _Start(keys, 0, 0, None, memory)
+    tokens = ends[len(pages) - 1]
+    segment = -1 if prompt.segment_ids is None else prompt.segment_ids[tokens - 1]
+    return _Start(keys, len(pages), tokens, *resume(model.backbone.config, pages, segment))
 
 
 def decode(

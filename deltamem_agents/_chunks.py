@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
-from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
@@ -48,6 +48,7 @@ class ChunkMaker:
             "model_name": self._model_name,
             "model_provider": PROVIDER,
             "finish_reason": end.reason,
+            "prefix_cache": {"cached_tokens": end.cached_tokens, "computed_tokens": end.computed_tokens},
         }
         if self._carry_memory and end.memory is not None:
             metadata[MEMORY_KEY] = base64.b64encode(end.memory).decode("ascii")
@@ -55,6 +56,7 @@ class ChunkMaker:
             input_tokens=end.input_tokens,
             output_tokens=end.output_tokens,
             total_tokens=end.input_tokens + end.output_tokens,
+            input_token_details=InputTokenDetails(cache_read=end.cached_input_tokens),
             output_token_details=OutputTokenDetails(reasoning=end.reasoning_tokens),
         )
         message = AIMessageChunk(content="", response_metadata=metadata, usage_metadata=usage, chunk_position="last")

@@ -18,6 +18,7 @@ SAMPLING_OPTIONS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
 _BUNDLED_NAME = "deltamem-tiny"
 _BUNDLED_WINDOW, _BUNDLED_KEEP = 512, 128
 _WINDOW, _KEEP = 4096, 1024
+_PREFIX_CACHE_BYTES = 256 * 2**20
 # What hosted models take and a local one has no use for; accepted, so that one can be put in another's place.
 _HOSTED_OPTIONS = frozenset({"api_key", "max_retries", "timeout"})
 _CALL_OPTIONS = frozenset({"strict", "stream", "stream_usage"})
@@ -43,6 +44,7 @@ class TurnOptions(BaseModel):
     stop: list[str] | None = None
     streaming: bool = False
     template_options: dict[str, Any] = Field(default_factory=dict)
+    prefix_cache_bytes: int = Field(default=_PREFIX_CACHE_BYTES, ge=0)
     registry: EngineRegistry | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")

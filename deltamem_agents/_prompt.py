@@ -43,6 +43,7 @@ class TurnTokens:
         first, last = self.selection.indices[0], self.selection.indices[-1]
         ids = list(self.ids[: self.spans[first][0]])  # what the template prints before any message (tools)
         segments = [-1] * len(ids)
+        starts = set()
         for index in self.selection.indices:
             begin, end = self.spans[index]
             written = index in runs and index not in self.selection.repeated
@@ -50,6 +51,8 @@ class TurnTokens:
                 begin, end = begin + runs[index][0], begin + runs[index][1]
             elif self.entries[index].role != "system":
                 continue
+            if self.entries[index].role == "assistant":
+                starts.add(len(ids))
             ids.extend(self.ids[begin:end])
             if written and self.sentences is not None:
                 segments.extend(self.sentences[begin:end])
@@ -59,7 +62,17 @@ class TurnTokens:
             tail = self.ids[self.spans[last][1] :]
             ids.extend(tail)
             segments.extend([-1] * len(tail))
-        return TokenPrompt(tuple(ids), tuple(segment >= 0 for segment in segments), tuple(segments))
+        writes = tuple(segment >= 0 for segment in segments)
+        return TokenPrompt(tuple(ids), writes, tuple(segments), _cuts(writes, starts))
+
+
+def _cuts(writes: Sequence[bool], starts: set[int]) -> tuple[int, ...]:
+    """Return where the prompts of other turns may go on: before a reply, and where what is written begins or ends.
+
+    A turn's prompt ends where its reply will begin, so the next turn's pieces are those of this one, and the new ones.
+    """
+    edges = {at for at in range(1, len(writes)) if writes[at] != writes[at - 1]}
+    return tuple(sorted((edges | starts) - {0, len(writes)}))
 
 
 def lay_out(

@@ -14,6 +14,7 @@ from backbone import (
     Finished,
     InvalidToolCall,
     MemoryModel,
+    PrefixCache,
     PromptError,
     ReasoningDelta,
     Sampling,
@@ -23,9 +24,9 @@ from backbone import (
     ToolCall,
     ToolCallParser,
     decode,
-    prefill,
 )
 from deltamem_agents._prompt import TurnTokens, lay_out
+from deltamem_agents._reading import TurnReader
 from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -57,10 +58,17 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """Close a complete reply. memory: the new working memory's bytes, None if it has not changed."""
+    """Close a complete reply. memory: the new working memory's bytes, None if it has not changed.
+
+    cached_input_tokens: those of the input_tokens that the prefix cache held. cached_tokens, computed_tokens: of all
+    that the turn read, absorbing included, what the cache held and what went through the model.
+    """
 
     reason: Reason
     input_tokens: int
+    cached_input_tokens: int
+    cached_tokens: int
+    computed_tokens: int
     output_tokens: int
     reasoning_tokens: int
     memory: bytes | None
@@ -70,9 +78,12 @@ class TurnEnd:
 TurnEvent = ReplyEvent | TurnEnd
 
 
-def run_turn(backbone: Backbone, request: TurnRequest) -> Generator[TurnEvent | None, None, None]:
+def run_turn(
+    backbone: Backbone, request: TurnRequest, cache: PrefixCache | None = None
+) -> Generator[TurnEvent | None, None, None]:
     """Yield the reply as it is written, then one TurnEnd; every step is one forward pass at most.
 
+    cache: of this backbone's engine; it changes what a turn costs and nothing else.
     Raises PromptError, WindowOverflowError or StateError before anything is yielded.
     """
     model = backbone.model
@@ -94,29 +105,26 @@ def run_turn(backbone: Backbone, request: TurnRequest) -> Generator[TurnEvent | 
     prompt = tokens.reply_prompt()
     sampling = _fit(model, prompt, request.sampling)
     constraint = request.constrain(tokenizer) if request.constrain is not None else None
-    memory = yield from _absorb(model, tokens, before)
+    reader = TurnReader(model, cache)
+    memory = yield from reader.absorb(tokens, before)
     report = _report(tokenizer.decode(list(prompt.ids)), prompt, tokens, before, memory)
-    prefilled = yield from prefill(model, prompt, memory.state.to(model.backbone.device))
+    prefilled = yield from reader.read(prompt, memory.state)
     writer = _ReplyWriter(request, tokenizer, thinking=report.prompt_text.rstrip().endswith("<think>"))
     ends = _end_ids(model, tokenizer)
     reply = decode(model, prefilled, sampling, eos_ids=ends, constraint=constraint, segment_id=len(request.messages))
     reason = yield from writer.write(reply)
     after = memory.to_bytes() if report.absorbed_now else None
-    yield TurnEnd(reason, len(prompt.ids), writer.tokens, writer.reasoning_tokens, after, report)
-
-
-def _absorb(model: MemoryModel, tokens: TurnTokens, memory: WorkingMemory) -> Generator[None, None, WorkingMemory]:
-    """Write the messages that leave the window, pass by pass, each read from the state that the one before left."""
-    plan = tokens.plan
-    if not plan.absorbed:
-        return memory
-    state = memory.state.to(model.backbone.device)
-    for slices in plan.passes:
-        prefilled = yield from prefill(model, tokens.absorb_pass(slices), state, need_logits=False)
-        state = prefilled.memory
-        yield  # prefill ends without a yield, and the next pass is a step of its own
-    count = sum(part.stop - part.start for slices in plan.passes for part in slices)
-    return memory.absorb(state.closed(), [tokens.entries[index].digest for index in plan.absorbed], count)
+    yield TurnEnd(
+        reason,
+        len(prompt.ids),
+        prefilled.cached_tokens,
+        reader.cached,
+        reader.computed,
+        writer.tokens,
+        writer.reasoning_tokens,
+        after,
+        report,
+    )
 
 
 class _ReplyWriter:

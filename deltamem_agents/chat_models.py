@@ -34,7 +34,9 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
     messages and tools aside; keep_tokens: how many of them stay when older messages leave. Unset, they are 512 and 128
     for the bundled model, 4,096 and 1,024 for others. max_tokens, temperature (0 is greedy), top_p, top_k, seed, stop:
     how a reply is written; each can also be given per call. template_options: passed to the chat template, such as
-    {"enable_thinking": False}. registry: where loaded models are shared; None is one for the process.
+    {"enable_thinking": False}. prefix_cache_bytes: how much of what was read is kept, so that the next turn reads only
+    what is new; models of one engine that give the same number share it, and 0 keeps nothing. registry: where loaded
+    models are shared; None is one for the process.
 
     Making one is cheap; weights are loaded with the first reply. Raises pydantic's ValidationError for options that
     cannot work.
@@ -180,7 +182,7 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
         target, cell = self.for_call(kwargs), active_cell()
         request = target.turn_request(messages, stop, cell, kwargs)
         maker = ChunkMaker(target.model_name, carry_memory=cell is None)
-        for event in _submit(target.engine, request):
+        for event in _submit(target.engine, request, target.prefix_cache_bytes):
             chunk = _to_chunk(maker, event, cell)
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -197,7 +199,7 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
         request = target.turn_request(messages, stop, cell, kwargs)
         maker = ChunkMaker(target.model_name, carry_memory=cell is None)
         engine = await asyncio.to_thread(lambda: target.engine)  # the first time this loads weights
-        async with contextlib.aclosing(aiter(_submit(engine, request))) as events:
+        async with contextlib.aclosing(aiter(_submit(engine, request, target.prefix_cache_bytes))) as events:
             async for event in events:
                 chunk = _to_chunk(maker, event, cell)
                 if run_manager is not None:
@@ -205,8 +207,9 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
                 yield chunk
 
 
-def _submit(engine: Engine, request: TurnRequest) -> Job[TurnEvent]:
-    return engine.submit(lambda: run_turn(engine.backbone, request))
+def _submit(engine: Engine, request: TurnRequest, cache_bytes: int) -> Job[TurnEvent]:
+    cache = engine.prefix_cache(cache_bytes)
+    return engine.submit(lambda: run_turn(engine.backbone, request, cache))
 
 
 def _to_chunk(maker: ChunkMaker, event: TurnEvent, cell: MemoryCell | None) -> ChatGenerationChunk:

@@ -27,6 +27,7 @@ PUBLIC = {
         "MemoryOutput",
         "MemoryState",
         "Prefilled",
+        "PrefixCache",
         "PromptError",
         "ReasoningDelta",
         "RecallProbe",

@@ -1,4 +1,4 @@
-"""Measure the whole: turns, storage, overhead, start-up and recall, each as a ratio within one run.
+"""Measure the whole: turns, first tokens, storage, overhead, start-up and recall, each as a ratio within one run.
 
 python -m deltamem_agents.evaluation.bench [--quick] [--json] [--plot FILE]
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from deltamem_agents.evaluation.bench_plot import save_plot
 from deltamem_agents.evaluation.bench_report import print_report
+from deltamem_agents.evaluation.first_token import compare_first_tokens
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
 from deltamem_agents.evaluation.redaction import measure_redaction
 from deltamem_agents.evaluation.threads import compare_turns, file_bytes_without_memory, run_thread
@@ -29,13 +30,15 @@ __all__ = ["FULL", "QUICK", "Scale", "main", "measure"]
 class Scale:
     """Set how much is measured.
 
-    turns: turns of each long thread. compared: turns set against the full history. prefill_tokens: prompt of the
-    overhead measurement. recall: (facts, distance in tokens) of each row. recall_threads: conversations a row.
-    starts: times each program is started. repeats: runs of which a median is taken.
+    turns: turns of each long thread. compared: turns set against the full history. first_token: the turn whose first
+    token is timed with and without a prefix cache. prefill_tokens: prompt of the overhead measurement. recall: (facts,
+    distance in tokens) of each row. recall_threads: conversations a row. starts: times each program is started.
+    repeats: runs of which a median is taken.
     """
 
     turns: int
     compared: tuple[int, ...]
+    first_token: int
     prefill_tokens: int
     recall: tuple[tuple[int, int], ...]
     recall_threads: int
@@ -43,14 +46,17 @@ class Scale:
     repeats: int
 
 
-FULL = Scale(300, (10, 50, 200), 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 12, 5, 5)
-QUICK = Scale(12, (4, 10), 256, ((2, 100),), 2, 1, 1)
+FULL = Scale(300, (10, 50, 200), 50, 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 12, 5, 5)
+QUICK = Scale(12, (4, 10), 2, 256, ((2, 100),), 2, 1, 1)
 
 
 def measure(scale: Scale) -> dict[str, Any]:
     """Return every figure as plain data; progress goes to stderr."""
     with tempfile.TemporaryDirectory() as folder:
         figures = _measure_threads(scale, Path(folder))
+    _progress(f"first token of turn {scale.first_token}")
+    first = compare_first_tokens(scale.first_token)
+    figures["first_token"] = asdict(first) | {"ratio": first.ratio}
     _progress("overhead of the memory")
     figures["overhead"] = _measure_overhead(scale)
     _progress("start of the command line")

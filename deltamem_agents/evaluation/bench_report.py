@@ -20,6 +20,17 @@ def print_report(figures: Figures, console: Console) -> None:
             ((t["turn"], t["memory_seconds"], t["full_seconds"], t["ratio"]) for t in figures["turns"]),
         )
     )
+    first = figures["first_token"]
+    console.print(
+        _table(
+            f"time to first token, turn {first['turn']} (mean of {first['turns']} turns around it)",
+            ("prefix cache", "tokens computed", "seconds", "warm ÷ cold"),
+            [
+                ("warm", first["warm_tokens"], first["warm_seconds"], first["ratio"]),
+                ("cold", first["cold_tokens"], first["cold_seconds"], ""),
+            ],
+        )
+    )
     sizes = dict(figures["file_bytes"])
     title = f"SQLite file after {sizes.pop('turns')} turns"
     console.print(_table(title, ("agent", "bytes"), sizes.items()))
@@ -36,9 +47,9 @@ def print_report(figures: Figures, console: Console) -> None:
     start = figures["start"]
     columns = ("deltamem --help, s", "import of langchain_core.messages and typer, s", "ratio")
     console.print(_table("start", columns, [(start["help_seconds"], start["import_seconds"], start["ratio"])]))
-    columns = ("text", "ms per kB", "÷ code", "growth from 8 to 64 kB")
     redaction = ((row["text"], row["ms_per_kb"], row["ratio"], row["growth"]) for row in figures["redaction"])
-    console.print(_table("redaction of secrets", columns, redaction))
+    titles: tuple[str, ...] = ("text", "ms per kB", "÷ code", "growth from 8 to 64 kB")
+    console.print(_table("redaction of secrets", titles, redaction))
     recall = figures["recall"]
     names = [name for name in recall[0] if name not in {"facts", "distance"}]
     titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in recall))

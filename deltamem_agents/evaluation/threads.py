@@ -18,9 +18,9 @@ from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
 from deltamem_agents.middleware import DeltaMemMiddleware
 
-__all__ = ["TurnTime", "compare_turns", "file_bytes_without_memory", "run_thread"]
+__all__ = ["MAX_REPLY_TOKENS", "TurnTime", "compare_turns", "file_bytes_without_memory", "requests", "run_thread"]
 
-_MAX_REPLY_TOKENS = 16
+MAX_REPLY_TOKENS = 16
 _EVERYTHING = 1_000_000
 _WORDS = ("cache", "router", "loader", "session", "search", "mailer", "worker", "report", "parser", "queue")
 
@@ -49,9 +49,12 @@ class TurnTime:
 
 
 def run_thread(turns: int, database: Path, *, trim_history: bool) -> ThreadRun:
-    """Hold one thread of `turns` turns with memory; with `trim_history` absorbed messages leave the checkpoint."""
+    """Hold one thread of `turns` turns with memory; with `trim_history` absorbed messages leave the checkpoint.
+
+    Nothing is cached from turn to turn, and nothing is where the full history is read: memory alone is compared.
+    """
     middleware = [DeltaMemMiddleware(trim_history=trim_history)]
-    return _run(ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS), middleware, turns, database)
+    return _run(ChatDeltaMem(max_tokens=MAX_REPLY_TOKENS, prefix_cache_bytes=0), middleware, turns, database)
 
 
 def file_bytes_without_memory(run: ThreadRun, database: Path) -> int:
@@ -69,7 +72,9 @@ def compare_turns(run: ThreadRun, turns: Sequence[int], *, repeats: int = 3) -> 
     `run` must have kept its messages. Turns are counted from 1. With memory: the mean of the turn and up to two
     neighbours on each side, because only some turns absorb. Full history: the median of `repeats`.
     """
-    model = ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS, window_tokens=_EVERYTHING, keep_tokens=_EVERYTHING - 1)
+    model = ChatDeltaMem(
+        max_tokens=MAX_REPLY_TOKENS, window_tokens=_EVERYTHING, keep_tokens=_EVERYTHING - 1, prefix_cache_bytes=0
+    )
     times = []
     for turn in turns:
         around = run.seconds[max(0, turn - 3) : turn + 2]
@@ -93,7 +98,7 @@ def _run(model: BaseChatModel, middleware: list[Any], turns: int, database: Path
     seconds = []
     with open_checkpointer(f"sqlite:///{database}") as saver:
         agent = create_agent(model, middleware=middleware, checkpointer=saver)
-        for text in itertools.islice(_requests(), turns):
+        for text in itertools.islice(requests(), turns):
             begin = time.perf_counter()
             result = agent.invoke({"messages": [HumanMessage(text)]}, config)
             seconds.append(time.perf_counter() - begin)
@@ -101,7 +106,7 @@ def _run(model: BaseChatModel, middleware: list[Any], turns: int, database: Path
     return ThreadRun(tuple(messages), tuple(seconds), database.stat().st_size)
 
 
-def _requests() -> Iterator[str]:
+def requests() -> Iterator[str]:
     """Yield short requests, the same ones in every run; two hundred of them still fit the bundled model's positions."""
     rng = random.Random(0)  # noqa: S311 - a workload, not a secret
     while True:

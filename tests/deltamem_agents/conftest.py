@@ -67,16 +67,18 @@ def build_model(vocabulary: int) -> Qwen3ForCausalLM:
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Save a random model, its tokenizer and one adapter of each granularity; return the folder."""
+    """Save a random model, its tokenizer and one adapter of each kind; return the folder."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
     build_model(len(tokenizer)).save_pretrained(folder)
-    for name, options in {
+    kinds: dict[str, dict[str, Any]] = {
         "token": {},
         "message": {"granularity": "message"},
         "sentence": {"granularity": "sentence"},
-    }.items():
+        "states": {"num_states": 4},
+    }
+    for name, options in kinds.items():
         memory_model = attach_memory(build_model(len(tokenizer)), DeltaMemConfig(rank=4, **options), seed=1)
         # Fresh adapters read nothing; these must, or no test could tell one memory from another.
         generator = torch.Generator().manual_seed(2)

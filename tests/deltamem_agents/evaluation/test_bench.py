@@ -18,11 +18,13 @@ def figures() -> dict[str, object]:
 
 def test_every_part_is_measured(figures: dict[str, object]) -> None:
     """Each figure of the benchmarks page is there, and all of them can be written as JSON."""
-    assert set(figures) == {"turns", "seconds_of_each_turn", "file_bytes", "overhead", "start", "redaction", "recall"}
+    parts = {"turns", "seconds_of_each_turn", "first_token", "file_bytes", "overhead", "start", "redaction", "recall"}
+    assert set(figures) == parts
     assert json.loads(json.dumps(figures)) == figures
     assert [time["turn"] for time in figures["turns"]] == list(bench.QUICK.compared)
     assert len(figures["seconds_of_each_turn"]) == bench.QUICK.turns
     assert [row["what"] for row in figures["overhead"]] == ["prefill", "decode"]
+    assert figures["first_token"]["warm_tokens"] < figures["first_token"]["cold_tokens"]
     assert figures["start"]["ratio"] > 0
 
 
@@ -32,6 +34,7 @@ def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object]
     bench.print_report(figures, Console(file=text, width=140))
     for title in (
         "seconds per turn",
+        "time to first token, turn 2",
         "SQLite file after 12 turns",
         "cost of the memory",
         "start",
