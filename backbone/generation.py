@@ -200,7 +200,7 @@ def _advance(
     arguments: dict[str, Any] = {
         "past_key_values": past,
         "memory": memory,
-        "write_mask": torch.tensor([part.write_mask], dtype=torch.bool, device=device),
+        "write_mask": _mask(part.write_mask, device),
         "state_positions": positions,
     }
     if part.segment_ids is not None and model.config.writes_segments:
@@ -210,3 +210,8 @@ def _advance(
         full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)
         return _Step(full.logits[0, -1], *full[1:])
     return _Step(None, *model.hidden_states(ids, **arguments)[1:])
+
+
+def _mask(write: tuple[bool, ...], device: torch.device) -> Tensor | bool:
+    """Give a write mask; none is made where all tokens or no tokens write."""
+    return write[0] if len(set(write)) == 1 else torch.tensor([write], dtype=torch.bool, device=device)

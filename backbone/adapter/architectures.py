@@ -7,8 +7,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from backbone.adapter.config import DeltaMemConfig, Head
-from backbone.adapter.layer import LayerMemory, SteeredProjection
-from backbone.adapter.packed import SteeredPackedProjection
+from backbone.adapter.layer import LayerMemory
+from backbone.adapter.steered import SteeredPackedProjection, SteeredProjection
 from backbone.errors import AdapterError, ConfigError, UnsupportedModelError
 
 PACKED = "qkv_proj"

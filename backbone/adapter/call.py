@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backbone.adapter.state import MemoryState
+from backbone.ops.delta_rule import SegmentLayout, layout_of
 
 
 class SegmentPlan(NamedTuple):
@@ -17,7 +18,8 @@ class SegmentPlan(NamedTuple):
     position is the end of the call.
     """
 
-    run_of: Tensor  # [B, T]
+    numbers: Tensor  # [B, G]: 0 to G - 1
+    layout: SegmentLayout  # of the tokens by their runs
     members: Tensor  # [B, G, T] float: 1 where a token is written with run g
     counts: Tensor  # [B, G]: written tokens of run g, those before the call included
     run_at: Tensor  # [B, P]: the run that is open at a position
@@ -30,12 +32,14 @@ class LayerResult(NamedTuple):
     """Hold what a layer's memory did in a call: reads [B, T, H·r], and states at the positions, the last one the end.
 
     `sums` [B, P, d] and `before` [B, P, H, r, r] describe the open message; None without message-level writes.
+    `to_write` [B, W]: what is projected for a single token's write, if `states` do not have it yet.
     """
 
     reads: Tensor
     states: Tensor
     sums: Tensor | None = None
     before: Tensor | None = None
+    to_write: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,8 @@ class MemoryCall:
     """Carry one forward call's inputs to the wrapped projections and their results back.
 
     `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1]: counts of
-    tokens whose states are asked for; the last is T. `steered`: (layer, head) of the projections that have run.
+    tokens whose states are asked for; the last is T. `one_step`: there is one token, and it writes as soon as it has
+    read. `steered`: (layer, head) of the projections that have run.
     """
 
     memory: MemoryState
@@ -52,6 +57,7 @@ class MemoryCall:
     writes: bool
     positions: Tensor
     segments: SegmentPlan | None
+    one_step: bool = False
     results: dict[str, LayerResult] = field(default_factory=dict)
     steered: set[tuple[str, str]] = field(default_factory=set)
 
@@ -69,14 +75,17 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     ids_after = _ids_after(ids, valid, open_ids[:, None])
     run_of = (valid & (ids != ids_after[:, :-1])).cumsum(1)
     run_at = torch.cat([run_of.new_zeros(batch, 1), run_of], 1).gather(1, positions)
-    runs = torch.arange(int(run_of[:, -1].max()) + 1, device=ids.device)
+    # One token ends run 0 or goes on with it; with more, the device is asked for a number, once a call.
+    count = 2 if length == 1 else int(run_of[:, -1].max()) + 1
+    runs = torch.arange(count, device=ids.device)
     written = valid & write & (ids >= 0)
     members = written[:, None] & (run_of[:, None] == runs[:, None])
     members_at = written[:, None] & (run_of[:, None] == run_at[:, :, None]) & (order < positions[:, :, None])
     counts, counts_at = members.sum(2).float(), members_at.sum(2).float()
     counts[:, 0] += open_counts
     return SegmentPlan(
-        run_of=run_of,
+        numbers=runs.expand(batch, -1),
+        layout=layout_of(run_of, count),
         members=members.float(),
         counts=counts,
         run_at=run_at,

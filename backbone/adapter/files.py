@@ -106,7 +106,8 @@ def _width(tensors: Mapping[str, Tensor], name: str, side: int) -> int:
 
 def _write(folder: Path, config: DeltaMemConfig, weights: Mapping[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.to("cpu", torch.float32).contiguous() for name, t in weights.items()}
+    # Copies, because a layer's weights are parts of one block of memory.
+    tensors = {name: t.to("cpu", torch.float32, copy=True).contiguous() for name, t in weights.items()}
     safetensors.torch.save_file(tensors, folder / WEIGHTS_FILE)
     described = {"format": FORMAT, "version": VERSION, "config": config.to_dict()}
     (folder / CONFIG_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Check what a forward call was given and plan the memory's part in it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,26 +14,23 @@ from backbone.errors import StateMismatchError
 
 def prepare_call(
     config: DeltaMemConfig,
-    empty: MemoryState,
+    memory: MemoryState,
     input_ids: Tensor,
     attention_mask: Tensor | None,
-    memory: MemoryState | None,
-    write_mask: Tensor | None,
+    write_mask: Tensor | bool | None,
     segment_ids: Tensor | None,
     state_positions: Tensor | Sequence[int] | None,
 ) -> MemoryCall:
-    """Plan a call; `empty` is a zero memory of the right shapes, used if `memory` is None."""
-    if input_ids.dim() != 2 or 0 in input_ids.shape:
-        raise ValueError(f"input_ids must be [B, T] with at least one token, got {list(input_ids.shape)}")
+    """Plan a call that begins with a memory of the right model and batch size."""
     batch, length = input_ids.shape
     device = input_ids.device
-    memory = empty if memory is None else matching(memory, empty).to(device)
     valid = _valid(attention_mask, batch, length, device)
     write = _mask("write_mask", write_mask, (batch, length), device)
-    writes = write is None or bool(write.any())
+    writes = write_mask is not False and _may_write(write, segment_ids, config)
     allowed = valid if write is None else write if valid is None else valid & write
     positions = _positions(state_positions, batch, length, device)
-    call = MemoryCall(memory, valid, allowed, writes, positions, None)
+    one_step = length == 1 and writes and positions.shape[1] == 1 and not config.writes_segments
+    call = MemoryCall(memory, valid, allowed, writes, positions, None, one_step)
     if config.writes_segments:
         return _with_segments(call, config, segment_ids, input_ids)
     if segment_ids is not None:
@@ -59,7 +56,7 @@ def _with_segments(
         return call
     everything = torch.ones_like(input_ids, dtype=torch.bool)
     valid = everything if call.valid is None else call.valid
-    write = everything if call.write is None else call.write
+    write = (everything if call.write is None else call.write) & call.writes
     plan = plan_segments(segment_ids.to(input_ids.device), valid, write, call.memory, call.positions)
     return replace(call, segments=plan)
 
@@ -75,18 +72,17 @@ def prepare_positions(input_ids: Tensor, attention_mask: Tensor | None, position
     return counted.clamp_min(0)[:, -input_ids.shape[1] :].to(input_ids.device)
 
 
-def matching(memory: MemoryState, empty: MemoryState) -> MemoryState:
-    """Give `memory` if it fits a model whose empty memory is `empty`; raises StateMismatchError if not."""
-    if memory.fingerprint != empty.fingerprint:
+def matching(memory: MemoryState, fingerprint: str, names: Collection[str], shape: tuple[int, ...]) -> MemoryState:
+    """Give `memory` if it is of this adapter and backbone, with states of `shape`; raises StateMismatchError if not."""
+    if memory.fingerprint != fingerprint:
         raise StateMismatchError(
-            f"the memory belongs to adapter and backbone {memory.fingerprint[:12]}, "
-            f"this model has {empty.fingerprint[:12]}"
+            f"the memory belongs to adapter and backbone {memory.fingerprint[:12]}, this model has {fingerprint[:12]}"
         )
-    for name, tensor in empty.layers.items():
+    for name in names:
         found = memory.layers.get(name)
-        if found is None or found.shape != tensor.shape:
-            shape = None if found is None else list(found.shape)
-            raise StateMismatchError(f"the memory of {name} must be {list(tensor.shape)} (batch first), got {shape}")
+        if found is None or found.shape != shape:
+            given = None if found is None else list(found.shape)
+            raise StateMismatchError(f"the memory of {name} must be {list(shape)} (batch first), got {given}")
     return memory
 
 
@@ -101,8 +97,15 @@ def _valid(attention_mask: Tensor | None, batch: int, length: int, device: torch
     return attention_mask[:, -length:].to(device) != 0
 
 
-def _mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor | None:
-    if mask is None:
+def _may_write(write: Tensor | None, segment_ids: Tensor | None, config: DeltaMemConfig) -> bool:
+    """Tell whether any token may write; a mask on an accelerator is asked only where an error depends on it."""
+    if write is None or (write.device.type != "cpu" and (config.granularity == "token" or segment_ids is not None)):
+        return True
+    return bool(write.any())
+
+
+def _mask(name: str, mask: Tensor | bool | None, shape: tuple[int, int], device: torch.device) -> Tensor | None:
+    if mask is None or isinstance(mask, bool):
         return None
     if mask.shape != shape:
         raise ValueError(f"{name} must be {list(shape)}, got {list(mask.shape)}")
@@ -112,13 +115,13 @@ def _mask(name: str, mask: Tensor | None, shape: tuple[int, int], device: torch.
 def _positions(positions: Tensor | Sequence[int] | None, batch: int, length: int, device: torch.device) -> Tensor:
     """Give [B, P + 1] counts of tokens, the call's length last."""
     end = torch.full((batch, 1), length, device=device)
-    if positions is None:
+    if positions is None or (not isinstance(positions, Tensor) and not positions):
         return end
-    wanted = torch.as_tensor(positions, dtype=torch.long, device=device)
+    wanted = torch.as_tensor(positions, dtype=torch.long)
     if wanted.dim() == 1:
         wanted = wanted.expand(batch, -1)
     if wanted.dim() != 2 or len(wanted) != batch:
         raise ValueError(f"state_positions must be [P] or [{batch}, P], got {list(wanted.shape)}")
     if bool(((wanted < 0) | (wanted > length)).any()):
         raise ValueError(f"state_positions count tokens of this call, 0 to {length}; got {wanted.tolist()}")
-    return torch.cat([wanted, end], 1)
+    return torch.cat([wanted.to(device), end], 1)

@@ -1,16 +1,18 @@
-"""Hold one attention layer's memory: its weights, what it reads and writes, and the wrappers that let it steer."""
+"""Hold one attention layer's memory: its weights, what it reads and writes, and how it steers."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize, rms_norm
 
-from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall, SegmentPlan
+from backbone.adapter.call import LayerResult, MemoryCall, SegmentPlan
 from backbone.adapter.config import HEADS, DeltaMemConfig, Head
+from backbone.adapter.joint import JointWeights
 from backbone.errors import UnsupportedModelError
-from backbone.ops.delta_rule import delta_rule, segment_delta_rule
+from backbone.ops.delta_rule import Problem, coefficients, scan, segment_scan
 
 NORM_EPS = 1e-6  # of the published code, for q and k
 STEER_INIT_STD = 0.02
@@ -36,6 +38,7 @@ class LayerMemory(nn.Module):
         self.name, self.config, self.hidden = name, config, hidden
         states = config.num_states * config.rank
         gates = states if config.per_row_gates else config.num_states
+        self._width = states  # of queries, keys and values
 
         def new(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=torch.float32))
@@ -55,6 +58,7 @@ class LayerMemory(nn.Module):
         if config.delta_scale != "fixed":
             # One a head whether it is steered or not, as the published code has it.
             self.delta_scale_raw = new(len(HEADS) if config.delta_scale == "head" else 1)
+        self._join()
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw new weights: every gate is at its bias, keys match queries, and a read leans towards what was written.
@@ -85,31 +89,46 @@ class LayerMemory(nn.Module):
             if isinstance(steer_o, nn.Parameter) and steer_o.shape[0] == self.hidden:
                 steer_o.copy_(COPY_INIT_SCALE * self.memory_v_proj.T)
 
-    def steer(self, call: MemoryCall, head: Head, x: Tensor | None) -> Tensor | None:
-        """Give what memory adds to a projection, or None; `x` [B, T, d] is the attention layer's input.
+    def steer(self, call: MemoryCall, head: Head, x: Tensor | None, out: Tensor) -> Tensor:
+        """Add what memory says to a projection's output [B, T, w]; `x` [B, T, d] is the attention layer's input.
 
-        The first projection of a layer that sees x runs the memory; the others use its reads.
+        The first projection of a layer that sees x runs the memory; the others use its reads. Without gradients `out`
+        is changed in place: a projection has just made it, and a copy would be as large.
         """
+        if not torch.is_autocast_enabled(out.device.type):
+            return self._steer(call, head, x, out)
+        # In half precision the state would lose what it was told.
+        with torch.autocast(out.device.type, enabled=False):
+            return self._steer(call, head, x, out)
+
+    def _steer(self, call: MemoryCall, head: Head, x: Tensor | None, out: Tensor) -> Tensor:
         if (self.name, head) in call.steered:
             raise UnsupportedModelError(
                 f"{self.name}.{head}_proj ran twice in one pass; memory cannot tell the two apart"
             )
         call.steered.add((self.name, head))
-        if self.name not in call.results:
+        result = call.results.get(self.name)
+        if result is None:
             if x is None:
                 raise UnsupportedModelError(f"{self.name}.o_proj ran before q_proj; memory had nothing to read with")
-            with torch.autocast(x.device.type, enabled=False):
-                call.results[self.name] = self._run(call, x.float())
-        if head not in self.config.delta_heads:
-            return None
-        reads = call.results[self.name].reads
-        with torch.autocast(reads.device.type, enabled=False):
-            weight: Tensor = getattr(self, f"delta_{head}_proj")
-            delta = linear(reads, weight) * self._scale(head)
-            if head == "o" and self.config.delta_o_rmsnorm:
-                eps = self.config.delta_o_rmsnorm_eps
-                delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, eps)
-        return delta
+            result = call.results[self.name] = self._run(call, x.float())
+        return self._add(head, result.reads, out) if head in self.config.delta_heads else out
+
+    def _add(self, head: Head, reads: Tensor, out: Tensor) -> Tensor:
+        """Add α/r · W_Δ y, of reads y [B, T, H·r], to a projection's output, in the output's dtype."""
+        weight: Tensor = getattr(self, f"delta_{head}_proj")
+        scale = self._scale(head)
+        plain = not (head == "o" and self.config.delta_o_rmsnorm)
+        if plain and isinstance(scale, float) and out.dtype == reads.dtype and out.is_contiguous():
+            rows, steps = out.view(-1, out.shape[-1]), reads.flatten(0, 1)
+            if torch.is_grad_enabled():
+                return torch.addmm(rows, steps, weight.t(), alpha=scale).view_as(out)
+            rows.addmm_(steps, weight.t(), alpha=scale)
+            return out
+        delta = linear(reads, weight) * scale
+        if not plain:
+            delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, self.config.delta_o_rmsnorm_eps)
+        return out + delta.to(out.dtype)
 
     def _scale(self, head: Head) -> float | Tensor:
         """Give the factor of what memory adds to a projection: α/r, times the learned factor if there is one."""
@@ -121,30 +140,38 @@ class LayerMemory(nn.Module):
 
     def _run(self, call: MemoryCall, x: Tensor) -> LayerResult:
         state = call.memory.layers[self.name]
-        q = self._direction(x, self.memory_q_proj)
         if call.segments is not None:
-            reads, result = self._run_messages(call, call.segments, x, q, state)
+            reads, result = self._run_messages(call, call.segments, x, state)
         elif not call.writes:
-            reads = torch.einsum("bhij,bthj->bthi", state, q)
+            reads = _read(state, self._queries(linear(x, self._weights.joined()[: self._width])))
             result = LayerResult(reads, state[:, None].expand(-1, call.positions.shape[1], -1, -1, -1))
         else:
-            k, v, beta, lam = self._write_inputs(x)
-            out = delta_rule(
-                q, k, v, beta, lam,
-                mode=self.config.update_mode, initial_state=state, write_mask=call.write,
-                state_positions=call.positions[:, :-1] if call.positions.shape[1] > 1 else None,
-            )  # fmt: skip
-            last = out.final_state[:, None]
-            reads = out.y
-            result = LayerResult(reads, last if out.states_at is None else torch.cat([out.states_at, last], 1))
+            joined = linear(x, self._weights.joined(), self._biases.joined())
+            q = self._queries(joined[..., : self._width])
+            if call.one_step:
+                # One token reads what was before it, so the writes of all layers can be made together, afterwards.
+                reads = _read(state, q)
+                result = LayerResult(reads, state[:, None], to_write=joined[:, 0, self._width :])
+            else:
+                reads, result = self._scan(call, q, joined[..., self._width :], state)
         if call.valid is not None:
             reads = reads.where(call.valid[:, :, None, None], 0.0)
         return result._replace(reads=reads.flatten(2))
 
+    def _scan(self, call: MemoryCall, q: Tensor, to_write: Tensor, state: Tensor) -> tuple[Tensor, LayerResult]:
+        """Read and write along the tokens."""
+        k, v, beta, lam = self.write_inputs(to_write)
+        gates = coefficients(beta, lam, self.config.update_mode, call.write)
+        asked = call.positions[:, :-1] if call.positions.shape[1] > 1 else None
+        out = scan(Problem(q, k, v, gates, state, asked))
+        last = out.final_state[:, None]
+        return out.y, LayerResult(out.y, last if out.states_at is None else torch.cat([out.states_at, last], 1))
+
     def _run_messages(
-        self, call: MemoryCall, plan: SegmentPlan, x: Tensor, q: Tensor, state: Tensor
+        self, call: MemoryCall, plan: SegmentPlan, x: Tensor, state: Tensor
     ) -> tuple[Tensor, LayerResult]:
         """Write the mean of each message's hidden states after it; its tokens read the state before it."""
+        weights, bias = self._weights.joined(), self._biases.joined()[self._width :]
         sums = plan.members @ x
         sums_at = plan.members_at @ x
         opened = call.memory.open_segment
@@ -155,59 +182,53 @@ class LayerMemory(nn.Module):
             first[:, 0] = 1
             sums = sums + first[..., None] * carried
             sums_at = sums_at + (plan.run_at == 0)[..., None] * carried
-        k, v, beta, lam = self._write_inputs(sums / plan.counts.clamp_min(1)[..., None])
-        reads, states = segment_delta_rule(
-            q, k, v, beta, lam,
-            segment_of=plan.run_of, mode=self.config.update_mode, initial_state=state, write_mask=plan.counts > 0,
-        )  # fmt: skip
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        before = states[rows, plan.run_at]
-        written = plan.counts_at > 0
-        k, v, beta, lam = self._write_inputs((sums_at / plan.counts_at.clamp_min(1)[..., None]).flatten(0, 1)[:, None])
-        out = delta_rule(
-            k, k, v, beta, lam,
-            mode=self.config.update_mode, initial_state=before.flatten(0, 1), write_mask=written.flatten()[:, None],
-        )  # fmt: skip
+
+        def problem(means: Tensor, state: Tensor, written: Tensor, positions: Tensor | None) -> Problem:
+            k, v, beta, lam = self.write_inputs(linear(means, weights[self._width :], bias))
+            return Problem(k, k, v, coefficients(beta, lam, self.config.update_mode, written), state, positions)
+
+        means = sums / plan.counts.clamp_min(1)[..., None]
+        q = self._queries(linear(x, weights[: self._width]))
+        reads, states = segment_scan(problem(means, state, plan.counts > 0, plan.numbers), q, plan.layout)
+        before = states[torch.arange(len(x), device=x.device)[:, None], plan.run_at]
+        # What each asked position would leave behind, if the message that is open there ended there.
+        means = (sums_at / plan.counts_at.clamp_min(1)[..., None]).flatten(0, 1)[:, None]
+        out = scan(problem(means, before.flatten(0, 1), (plan.counts_at > 0).flatten()[:, None], None))
         return reads, LayerResult(reads, out.final_state.view_as(before), sums_at, before)
 
-    def _write_inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Give k, v [.., H, r] and the gates [.., H, r or 1] of inputs x [.., d]."""
-        k = self._direction(x, self.memory_k_proj)
-        v = self._by_state(linear(x, self.memory_v_proj))
-        beta = self._by_state(linear(x, self.beta_proj, self.beta_bias).sigmoid())
+    def write_inputs(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Give k, v [.., H, r] and the gates [.., H, r or 1] of what is projected for a write [.., P]."""
+        k, v, gates = projected.tensor_split((self._width, 2 * self._width), dim=-1)
+        gates = gates.sigmoid()
         if not self.config.has_decay_gate:
-            return k, v, beta, None
-        return k, v, beta, self._by_state(linear(x, self.lambda_proj, self.lambda_bias).sigmoid())
+            return self._queries(k), self._by_state(v), self._by_state(gates), None
+        beta, lam = gates.chunk(2, dim=-1)
+        return self._queries(k), self._by_state(v), self._by_state(beta), self._by_state(lam)
 
-    def _direction(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _queries(self, projected: Tensor) -> Tensor:
+        """Give queries or keys [.., H, r] of what is projected: unit vectors, or what it is if they are not normalised."""
         if not self.config.normalize_qk:
-            return self._by_state(linear(x, weight))
-        return normalize(self._by_state(linear(x, weight).tanh()), dim=-1, eps=NORM_EPS)
+            return self._by_state(projected)
+        return normalize(self._by_state(projected.tanh()), dim=-1, eps=NORM_EPS)
 
     def _by_state(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], self.config.num_states, -1)
+        return x.unflatten(-1, (self.config.num_states, -1))
+
+    def _join(self) -> None:
+        """Lay the weights of queries, keys, values and gates out as one block, and their biases."""
+        weights, biases = [self.memory_q_proj, self.memory_k_proj, self.memory_v_proj, self.beta_proj], [self.beta_bias]
+        if self.config.has_decay_gate:
+            weights.append(self.lambda_proj)
+            biases.append(self.lambda_bias)
+        self._weights = JointWeights(weights)
+        self._biases = JointWeights(biases, above=self.beta_bias.detach().new_zeros(3 * self._width))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._join()
+        return self
 
 
-class SteeredProjection(nn.Module):
-    """Add what memory says to a frozen projection; outside a memory call it is that projection."""
-
-    def __init__(self, base: nn.Module, head: Head, memory: LayerMemory) -> None:
-        super().__init__()
-        self.base = base
-        self.head: Head = head
-        # In a tuple, so that the memory's weights stay out of the backbone's parameters.
-        self._memory = (memory,)
-
-    @property
-    def weight(self) -> Any:
-        """Give the frozen projection's weight, which model code looks at for dtype and device."""
-        return self.base.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Project x [B, T, d] and add the memory's part, in the projection's dtype."""
-        out: Tensor = self.base(x)
-        call = CURRENT_CALL.get()
-        if call is None:
-            return out
-        delta = self._memory[0].steer(call, self.head, None if self.head == "o" else x)
-        return out if delta is None else out + delta.to(out.dtype)
+def _read(state: Tensor, q: Tensor) -> Tensor:
+    """Read one state [B, H, r, r] with every query [B, T, H, r]."""
+    return (q.transpose(1, 2) @ state.transpose(-1, -2)).transpose(1, 2)

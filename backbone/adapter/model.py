@@ -11,9 +11,10 @@ from backbone.adapter.architectures import attention_sites, build_layer, wrap_pr
 from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.fingerprint import fingerprint_of
-from backbone.adapter.inputs import prepare_call, prepare_positions
+from backbone.adapter.inputs import matching, prepare_call, prepare_positions
 from backbone.adapter.layer import LayerMemory
 from backbone.adapter.state import MemoryState, OpenSegment
+from backbone.adapter.step import write_step
 from backbone.errors import UnsupportedModelError
 
 
@@ -48,6 +49,7 @@ class MemoryModel(nn.Module):
         self.config = config
         self.memory_layers = nn.ModuleList(layers)
         self._fingerprint: str | None = None
+        self._names = tuple(layer.name for layer in layers)
 
     @property
     def layers(self) -> list[LayerMemory]:
@@ -73,7 +75,7 @@ class MemoryModel(nn.Module):
 
     def empty_memory(self, batch_size: int = 1) -> MemoryState:
         """Give the memory of conversations in which nothing has been said."""
-        shapes = {layer.name: (self.config.num_states, self.config.rank) for layer in self.layers}
+        shapes = dict.fromkeys(self._names, (self.config.num_states, self.config.rank))
         return MemoryState.zeros(shapes, self.fingerprint, batch_size, self.layers[0].beta_bias.device)
 
     def forward(
@@ -83,7 +85,7 @@ class MemoryModel(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         memory: MemoryState | None = None,
-        write_mask: Tensor | None = None,
+        write_mask: Tensor | bool | None = None,
         segment_ids: Tensor | None = None,
         *,
         logits_to_keep: int = 0,
@@ -92,11 +94,11 @@ class MemoryModel(nn.Module):
     ) -> MemoryOutput:
         """Read and write the memory along a batch of tokens, and give logits and the new memory.
 
-        Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None:
-        all); segment_ids [B, T] int, the message or sentence of each token, -1 is not written (needed by adapters that
-        write these, unless write_mask is all False); memory None is empty; state_positions [P] or [B, P]: counts of
-        tokens (columns) of this call, whose memory is given in memory_at. logits_to_keep: the last n tokens' logits
-        only, 0 is all.
+        Shapes: input_ids [B, T]; attention_mask [B, past + T], 1 is real (None: all); write_mask [B, T] bool (None or
+        True: all; False: none); segment_ids [B, T] int, the message or sentence of each token, -1 is not written
+        (needed by adapters that write these, unless nothing is written); memory None is empty; state_positions [P] or
+        [B, P]: counts of tokens (columns) of this call, whose memory is given in memory_at. logits_to_keep: the last n
+        tokens' logits only, 0 is all.
         Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
         """
 
@@ -114,7 +116,7 @@ class MemoryModel(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
         memory: MemoryState | None = None,
-        write_mask: Tensor | None = None,
+        write_mask: Tensor | bool | None = None,
         segment_ids: Tensor | None = None,
         *,
         use_cache: bool = True,
@@ -138,15 +140,13 @@ class MemoryModel(nn.Module):
         position_ids: Tensor | None,
         past: Cache | None,
         memory: MemoryState | None,
-        write_mask: Tensor | None,
+        write_mask: Tensor | bool | None,
         segment_ids: Tensor | None,
         use_cache: bool,
         state_positions: Tensor | Sequence[int] | None,
     ) -> tuple[Tensor, Cache | None, MemoryState, list[MemoryState]]:
-        expected = self.empty_memory(len(input_ids))
-        call = prepare_call(
-            self.config, expected, input_ids, attention_mask, memory, write_mask, segment_ids, state_positions
-        )
+        started = self._starting_memory(memory, input_ids)
+        call = prepare_call(self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions)
         token = CURRENT_CALL.set(call)
         try:
             out, cache = run(
@@ -158,9 +158,20 @@ class MemoryModel(nn.Module):
             )
         finally:
             CURRENT_CALL.reset(token)
-        results = {name: self._result(call, name) for name in call.memory.layers}
+        results = {name: self._result(call, name) for name in self._names}
+        if call.one_step:
+            return out, cache, write_step(call, self.layers[0], results), []
         states = [_state_at(call, results, index) for index in range(call.positions.shape[1])]
         return out, cache, states[-1], states[:-1]
+
+    def _starting_memory(self, memory: MemoryState | None, input_ids: Tensor) -> MemoryState:
+        if input_ids.dim() != 2 or 0 in input_ids.shape:
+            raise ValueError(f"input_ids must be [B, T] with at least one token, got {list(input_ids.shape)}")
+        if memory is None:
+            return self.empty_memory(len(input_ids)).to(input_ids.device)
+        shape = (len(input_ids), self.config.num_states, self.config.rank, self.config.rank)
+        memory = matching(memory, self.fingerprint, self._names, shape)
+        return memory if memory.layers[self._names[0]].device == input_ids.device else memory.to(input_ids.device)
 
     def _result(self, call: MemoryCall, name: str) -> LayerResult:
         if name not in call.results:

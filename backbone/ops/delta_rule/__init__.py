@@ -1,7 +1,20 @@
 """Give the gated delta rule and its message-level variant."""
 
-from backbone.ops.delta_rule.api import delta_rule
-from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, UpdateMode
-from backbone.ops.delta_rule.segments import segment_delta_rule
+from backbone.ops.delta_rule.api import delta_rule, scan
+from backbone.ops.delta_rule.common import Coefficients, DeltaRuleOutput, Form, Problem, UpdateMode, coefficients
+from backbone.ops.delta_rule.segments import SegmentLayout, layout_of, segment_delta_rule, segment_scan
 
-__all__ = ["DeltaRuleOutput", "Form", "UpdateMode", "delta_rule", "segment_delta_rule"]
+__all__ = [
+    "Coefficients",
+    "DeltaRuleOutput",
+    "Form",
+    "Problem",
+    "SegmentLayout",
+    "UpdateMode",
+    "coefficients",
+    "delta_rule",
+    "layout_of",
+    "scan",
+    "segment_delta_rule",
+    "segment_scan",
+]

@@ -1,5 +1,7 @@
 """Check a call of the delta rule and send it to the form that suits its shape."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,11 @@ from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, Updat
 from backbone.ops.delta_rule.naive import naive_delta_rule
 from backbone.ops.delta_rule.recurrent import recurrent_delta_rule
 
-_FORMS = {"naive": naive_delta_rule, "chunked": chunked_delta_rule, "recurrent": recurrent_delta_rule}
+_FORMS: dict[str, Callable[[Problem], DeltaRuleOutput]] = {
+    "naive": naive_delta_rule,
+    "chunked": chunked_delta_rule,
+    "recurrent": recurrent_delta_rule,
+}
 _MODES = ("standard", "lambda_outside", "no_lambda")
 
 
@@ -37,17 +43,23 @@ def delta_rule(
     The state is float32, or float64 if q is. Raises ValueError for shapes that do not fit.
     """
     problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)
-    name = ("recurrent" if q.shape[1] < CHUNK else "chunked") if form == "auto" else form
-    if name not in _FORMS:
+    if form != "auto" and form not in _FORMS:
         raise ValueError(f"form must be 'auto' or one of {sorted(_FORMS)}, got {form!r}")
     if read_mask is not None:
         _expect("read_mask", read_mask, (q.shape[0], q.shape[1]))
     # Under autocast the products would run in half precision and the state would lose what it was told.
     with torch.autocast(q.device.type, enabled=False):
-        out = _FORMS[name](problem)
+        out = scan(problem, form)
     if read_mask is None:
         return out
     return out._replace(y=out.y.where(read_mask[:, :, None, None], 0.0))
+
+
+def scan(problem: Problem, form: Form = "auto") -> DeltaRuleOutput:
+    """Run a problem whose shapes, dtypes and positions are known to be right, outside autocast."""
+    if form == "auto":
+        form = "recurrent" if problem.q.shape[1] < CHUNK else "chunked"
+    return _FORMS[form](problem)
 
 
 def _problem(

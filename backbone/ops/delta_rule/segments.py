@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from backbone.ops.delta_rule.api import delta_rule
-from backbone.ops.delta_rule.common import Form, UpdateMode
+from backbone.ops.delta_rule.api import delta_rule, scan
+from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, UpdateMode
 
 
 class SegmentOutput(NamedTuple):
@@ -15,6 +14,26 @@ class SegmentOutput(NamedTuple):
 
     y: Tensor
     states: Tensor
+
+
+class SegmentLayout(NamedTuple):
+    """Say where tokens lie when they are laid out by segment: a state a token would be large.
+
+    slot [B, T]: the token's place among `segments` times `longest` ones.
+    """
+
+    slot: Tensor
+    segments: int
+    longest: int
+
+
+def layout_of(segment_of: Tensor, segments: int) -> SegmentLayout:
+    """Lay out the tokens of segments [B, T], each in [0, segments); asks the device for one number if T > 1."""
+    numbers = torch.arange(segments, device=segment_of.device)
+    so_far = (segment_of[..., None] == numbers).long().cumsum(1)  # [B, T, G]
+    place = so_far.gather(2, segment_of[..., None])[..., 0] - 1
+    longest = 1 if segment_of.shape[1] == 1 else int(so_far[:, -1].max())
+    return SegmentLayout(segment_of * longest + place, segments, longest)
 
 
 def segment_delta_rule(
@@ -49,22 +68,30 @@ def segment_delta_rule(
         state_positions=before,
         form=form,
     )
+    return _finish(written, q, layout_of(segment_of, segments))
+
+
+def segment_scan(problem: Problem, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
+    """Do what `segment_delta_rule` does for a problem that is known to be right, one write a segment.
+
+    `problem`: keys as queries, and positions 0 to G - 1. q: [B, T, H, r].
+    """
+    return _finish(scan(problem), q, layout)
+
+
+def _finish(written: DeltaRuleOutput, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
     end = written.final_state[:, None]
     states = end if written.states_at is None else torch.cat([written.states_at, end], 1)
-    return SegmentOutput(_read(states, q.to(states.dtype), segment_of), states)
+    return SegmentOutput(_read(states, q.to(states.dtype), layout), states)
 
 
-def _read(states: Tensor, q: Tensor, segment_of: Tensor) -> Tensor:
-    """Read y_t = S_{segment of t} q_t; tokens are laid out by segment, because a state a token would be large."""
+def _read(states: Tensor, q: Tensor, layout: SegmentLayout) -> Tensor:
+    """Read y_t = S_{segment of t} q_t."""
     batch, length, heads, rank = q.shape
-    segments = states.shape[1] - 1
-    if segments == 1:
+    if layout.segments == 1:
         return torch.einsum("bhij,bthj->bthi", states[:, 0], q)
-    so_far = one_hot(segment_of, segments).cumsum(1)  # [B, T, G]
-    place = so_far.gather(2, segment_of[..., None])[..., 0] - 1
-    longest = int(so_far[:, -1].max())
-    slot = (segment_of * longest + place)[..., None].expand(-1, -1, heads * rank)
-    laid_out = q.new_zeros(batch, segments * longest, heads * rank).scatter(1, slot, q.flatten(2))
-    laid_out = laid_out.view(batch, segments, longest, heads, rank)
+    slot = layout.slot[..., None].expand(-1, -1, heads * rank)
+    laid_out = q.new_zeros(batch, layout.segments * layout.longest, heads * rank).scatter(1, slot, q.flatten(2))
+    laid_out = laid_out.view(batch, layout.segments, layout.longest, heads, rank)
     reads = torch.einsum("bghij,bglhj->bglhi", states[:, :-1], laid_out).reshape(batch, -1, heads * rank)
     return reads.gather(1, slot).view(batch, length, heads, rank)
