@@ -88,20 +88,7 @@ def run_turn(
     """
     model = backbone.model
     tokenizer: Any = backbone.tokenizer  # its annotations are wider than what its methods return
-    empty = model.empty_memory()
-    before = WorkingMemory(empty)
-    if request.memory is not None:
-        before = WorkingMemory.from_bytes(request.memory, like=empty)
-    tokens = lay_out(
-        tokenizer,
-        request.messages,
-        request.tools,
-        before,
-        window_tokens=request.window_tokens,
-        keep_tokens=request.keep_tokens,
-        by_sentence=model.config.granularity == "sentence",
-        template_options=request.template_options,
-    )
+    before, tokens = _plan(backbone, request)
     prompt = tokens.reply_prompt()
     sampling = _fit(model, prompt, request.sampling)
     constraint = request.constrain(tokenizer) if request.constrain is not None else None
@@ -125,6 +112,25 @@ def run_turn(
         after,
         report,
     )
+
+
+def _plan(backbone: Backbone, request: TurnRequest) -> tuple[WorkingMemory, TurnTokens]:
+    """Read the request's memory, and lay out what it has not absorbed."""
+    empty = backbone.model.empty_memory()
+    before = WorkingMemory(empty)
+    if request.memory is not None:
+        before = WorkingMemory.from_bytes(request.memory, like=empty)
+    tokens = lay_out(
+        backbone.tokenizer,
+        request.messages,
+        request.tools,
+        before,
+        window_tokens=request.window_tokens,
+        keep_tokens=request.keep_tokens,
+        by_sentence=backbone.model.config.granularity == "sentence",
+        template_options=request.template_options,
+    )
+    return before, tokens
 
 
 class _ReplyWriter:

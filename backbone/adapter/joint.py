@@ -18,8 +18,8 @@ class JointWeights:
         self._parts: tuple[Tensor, ...] = self._parameters if above is None else (above, *self._parameters)
         with torch.no_grad():
             self._block = torch.cat(self._parts)
-        rows = self._block.split([len(part) for part in self._parts])[-len(self._parameters) :]
-        for parameter, own in zip(self._parameters, rows, strict=True):
+        blocks = torch.split(self._block, [len(part) for part in self._parts])[-len(self._parameters) :]
+        for parameter, own in zip(self._parameters, blocks, strict=True):
             parameter.data = own
         self._places = [parameter.data_ptr() for parameter in self._parameters]
 

@@ -12,7 +12,7 @@ from backbone.adapter.call import LayerResult, MemoryCall, SegmentPlan
 from backbone.adapter.config import HEADS, DeltaMemConfig, Head
 from backbone.adapter.joint import JointWeights
 from backbone.errors import UnsupportedModelError
-from backbone.ops.delta_rule import Problem, coefficients, scan, segment_scan
+from backbone.ops.delta_rule import Form, Problem, coefficients, scan, segment_scan
 
 NORM_EPS = 1e-6  # of the published code, for q and k
 STEER_INIT_STD = 0.02
@@ -36,6 +36,7 @@ class LayerMemory(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.config, self.hidden = name, config, hidden
+        self.form: Form = "auto"  # of the delta rule along a sequence; another one serves comparisons
         states = config.num_states * config.rank
         gates = states if config.per_row_gates else config.num_states
         self._width = states  # of queries, keys and values
@@ -163,7 +164,7 @@ class LayerMemory(nn.Module):
         k, v, beta, lam = self.write_inputs(to_write)
         gates = coefficients(beta, lam, self.config.update_mode, call.write)
         asked = call.positions[:, :-1] if call.positions.shape[1] > 1 else None
-        out = scan(Problem(q, k, v, gates, state, asked))
+        out = scan(Problem(q, k, v, gates, state, asked), self.form)
         last = out.final_state[:, None]
         return out.y, LayerResult(out.y, last if out.states_at is None else torch.cat([out.states_at, last], 1))
 
@@ -206,13 +207,13 @@ class LayerMemory(nn.Module):
         return self._queries(k), self._by_state(v), self._by_state(beta), self._by_state(lam)
 
     def _queries(self, projected: Tensor) -> Tensor:
-        """Give queries or keys [.., H, r] of what is projected: unit vectors, or what it is if they are not normalised."""
+        """Give queries or keys [.., H, r] of what is projected: unit vectors, or as it is if not normalised."""
         if not self.config.normalize_qk:
             return self._by_state(projected)
         return normalize(self._by_state(projected.tanh()), dim=-1, eps=NORM_EPS)
 
     def _by_state(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.config.num_states, -1))
+        return x.view(*x.shape[:-1], self.config.num_states, -1)
 
     def _join(self) -> None:
         """Lay the weights of queries, keys, values and gates out as one block, and their biases."""

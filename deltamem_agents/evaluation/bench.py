@@ -33,7 +33,7 @@ class Scale:
     turns: turns of each long thread. compared: turns set against the full history. first_token: the turn whose first
     token is timed with and without a prefix cache. prefill_tokens: prompt of the overhead measurement. recall: (facts,
     distance in tokens) of each row. recall_threads: conversations a row. starts: times each program is started.
-    repeats: runs of which a median is taken.
+    repeats: runs of which a median is taken. quick_ratios: measure bench-512 at its smallest.
     """
 
     turns: int
@@ -44,10 +44,11 @@ class Scale:
     recall_threads: int
     starts: int
     repeats: int
+    quick_ratios: bool
 
 
-FULL = Scale(300, (10, 50, 200), 50, 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 12, 5, 5)
-QUICK = Scale(12, (4, 10), 2, 256, ((2, 100),), 2, 1, 1)
+FULL = Scale(300, (10, 50, 200), 50, 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 12, 5, 5, quick_ratios=False)
+QUICK = Scale(12, (4, 10), 2, 256, ((2, 100),), 2, 1, 1, quick_ratios=True)
 
 
 def measure(scale: Scale) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def measure(scale: Scale) -> dict[str, Any]:
     figures["first_token"] = asdict(first) | {"ratio": first.ratio}
     _progress("overhead of the memory")
     figures["overhead"] = _measure_overhead(scale)
+    _progress("bench-512, a few minutes")
+    figures["ratios"] = _measure_ratios(scale)
     _progress("start of the command line")
     figures["start"] = _measure_start(scale.starts)
     _progress("redaction of secrets")
@@ -92,12 +95,23 @@ def _measure_threads(scale: Scale, folder: Path) -> dict[str, Any]:
 
 
 def _measure_overhead(scale: Scale) -> list[dict[str, Any]]:
-    """Run the backbone's own benchmark, in a process of its own."""
-    command = [sys.executable, "-m", "backbone.bench", "--json"]
-    command += ["--tokens", str(scale.prefill_tokens), "--repeats", str(scale.repeats)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    overhead: list[dict[str, Any]] = json.loads(done.stdout)
+    """Measure prefill and decoding of the bundled backbone."""
+    overhead: list[dict[str, Any]] = _run_backbone_bench(
+        "model", "--tokens", str(scale.prefill_tokens), "--repeats", str(scale.repeats)
+    )
     return overhead
+
+
+def _measure_ratios(scale: Scale) -> dict[str, float]:
+    """Measure the fixed case bench-512."""
+    ratios: dict[str, float] = _run_backbone_bench("cpu", *(["--quick"] if scale.quick_ratios else []))
+    return ratios
+
+
+def _run_backbone_bench(*arguments: str) -> Any:
+    """Run the backbone's own benchmark, in a process of its own."""
+    command = [sys.executable, "-m", "backbone.bench", *arguments, "--json"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def _measure_start(starts: int) -> dict[str, float]:

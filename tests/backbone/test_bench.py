@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from backbone import bench
+from backbone.bench.__main__ import main
+from backbone.bench.cpu import RATIOS
+from backbone.bench.timing import median_ratios, take_turns
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
 def test_overhead_is_printed(capsys: pytest.CaptureFixture[str], form: list[str]) -> None:
     """Both measurements come with their ratio, as JSON or as a line each."""
-    bench.main(["--tokens", "64", "--repeats", "1", *form])
+    main(["model", "--tokens", "64", "--repeats", "1", *form])
     out = capsys.readouterr().out
     if form:
         results = json.loads(out)
@@ -19,3 +21,27 @@ def test_overhead_is_printed(capsys: pytest.CaptureFixture[str], form: list[str]
     else:
         assert out.startswith("prefill of 64 tokens: frozen ")
         assert out.count("ratio") == 2
+
+
+def test_every_ratio_of_the_fixed_case_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON object has the ratios by their names, each above what no memory could do."""
+    main(["cpu", "--quick", "--json"])
+    ratios = json.loads(capsys.readouterr().out)
+    assert tuple(ratios) == RATIOS
+    assert all(0.1 < ratio < 100 for ratio in ratios.values())
+
+
+def test_single_ratios_are_printed_beside_their_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--only` measures what it names, and the table says what each is to stay under."""
+    main(["cpu", "--quick", "--only", "decode_b1", "prefill_naive"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["prefill_naive", "decode_b1"]
+    assert lines[2].endswith("≤ 1.08")
+
+
+def test_ratios_are_medians_of_what_ran_side_by_side() -> None:
+    """Each round gives one ratio, so a round in which everything is slow changes nothing."""
+    ticks = iter([0, 1, 1, 3, 10, 30, 30, 40, 50, 51, 51, 53])
+    seconds = take_turns({"base": lambda: None, "other": lambda: None}, 3, clock=lambda: float(next(ticks)))
+    assert seconds == {"base": [1.0, 10.0, 1.0], "other": [2.0, 20.0, 2.0]}
+    assert median_ratios(seconds, "base") == {"other": 2.0}

@@ -90,18 +90,20 @@ def _run_block(problem: Problem) -> DeltaRuleOutput:
 
 def _cut(problem: Problem) -> _Chunks:
     """Cut a sequence into chunks; the filling at its end keeps the state and writes nothing."""
-    filling = -problem.q.shape[1] % CHUNK
+    batch, length, heads, _ = problem.q.shape
+    filling = -length % CHUNK
     groups = max(gate.shape[-1] for gate in problem.coefficients)
     keep, erase, write = (gate.expand(*gate.shape[:-1], groups) for gate in problem.coefficients)
 
     def cut(x: Tensor) -> Tensor:
         x = pad(x, (0, 0, 0, 0, 0, filling)) if filling else x
-        return x.unflatten(1, (-1, CHUNK)).permute(0, 3, 1, 4, 2).contiguous()  # [B, H, N, width, C]
+        x = x.view(batch, -1, CHUNK, heads, x.shape[-1])
+        return x.permute(0, 3, 1, 4, 2).contiguous()  # [B, H, N, width, C]
 
     return _Chunks(
         q=cut(problem.q)[:, :, :, None],
         k=cut(problem.k)[:, :, :, None],
-        written=cut(write * problem.v).unflatten(3, (groups, -1)),
+        written=cut(write * problem.v).view(batch, heads, -1, groups, problem.v.shape[-1] // groups, CHUNK),
         log_keep=cut(keep.clamp_min(SMALLEST_KEEP).log()),
         erase=cut(erase),
     )
@@ -141,7 +143,7 @@ def _carry(chunks: _Chunks, solved: _Solved, start: Tensor) -> tuple[Tensor, Ten
 def _read(directions: Tensor, chunks: _Chunks, solved: _Solved, starts: Tensor, w: Tensor) -> Tensor:
     """Read the state before each token in one direction a token [B, H, N, 1, r, C]; gives [B, N · C, H, r]."""
     batch, heads, _, groups, width, _ = starts.shape
-    carried = (starts.flatten(3, 4) @ directions.squeeze(3)).unflatten(3, (groups, width))
+    carried = (starts.flatten(3, 4) @ directions.squeeze(3)).view(batch, heads, -1, groups, width, CHUNK)
     carried = carried * solved.log_before.exp()[..., None, :]
     scores = solved.decay * (directions.transpose(-1, -2) @ chunks.k).tril(-1)
     reads = carried + w @ scores.transpose(-1, -2)  # [B, H, N, G, m, C]

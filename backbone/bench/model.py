@@ -1,18 +1,15 @@
-"""Measure what the memory costs, as ratios against the same frozen backbone in the same run."""
+"""Measure prefill and decoding of any model with its adapter."""
 
-import argparse
-import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from backbone.adapter.model import MemoryModel
-from backbone.loading import load_backbone
 
-__all__ = ["Overhead", "decode_overhead", "main", "measure", "prefill_overhead"]
+__all__ = ["Overhead", "decode_overhead", "measure", "prefill_overhead"]
 
 
 @dataclass(frozen=True)
@@ -90,28 +87,3 @@ def _alternate(first: Callable[[], None], second: Callable[[], None], repeats: i
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - begin)
     return statistics.median(seconds[0]), statistics.median(seconds[1])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the overhead of the bundled or a given model, one line a measurement or as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m backbone.bench", description=__doc__)
-    parser.add_argument("--model", help="hub name or path; the bundled backbone if left out")
-    parser.add_argument("--adapter", help="adapter of the model")
-    parser.add_argument("--tokens", type=int, default=4096, help="prompt length")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of which the median is taken")
-    parser.add_argument("--json", action="store_true", help="print a JSON list")
-    options = parser.parse_args(arguments)
-    model = load_backbone(options.model, adapter=options.adapter).model
-    results = measure(model, tokens=options.tokens, repeats=options.repeats)
-    if options.json:
-        print(json.dumps([asdict(result) | {"ratio": result.ratio} for result in results]))
-        return
-    for result in results:
-        print(
-            f"{result.what} of {result.tokens} tokens: frozen {result.frozen_seconds:.3f} s, "
-            f"with memory {result.memory_seconds:.3f} s, ratio {result.ratio:.2f}"
-        )
-
-
-if __name__ == "__main__":
-    main()
