@@ -12,7 +12,7 @@ from backbone.adapter.call import LayerResult, MemoryCall, SegmentPlan
 from backbone.adapter.config import HEADS, DeltaMemConfig, Head
 from backbone.adapter.joint import JointWeights
 from backbone.errors import UnsupportedModelError
-from backbone.ops.delta_rule import Form, Problem, coefficients, scan, segment_scan
+from backbone.ops.delta_rule import Form, Problem, coefficients, fused_step, has_triton, scan, segment_scan
 
 NORM_EPS = 1e-6  # of the published code, for q and k
 STEER_INIT_STD = 0.02
@@ -112,7 +112,7 @@ class LayerMemory(nn.Module):
         if result is None:
             if x is None:
                 raise UnsupportedModelError(f"{self.name}.o_proj ran before q_proj; memory had nothing to read with")
-            result = call.results[self.name] = self._run(call, x.float())
+            result = call.results[self.name] = self._run(call, x)
         return self._add(head, result.reads, out) if head in self.config.delta_heads else out
 
     def _add(self, head: Head, reads: Tensor, out: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class LayerMemory(nn.Module):
         delta = linear(reads, weight) * scale
         if not plain:
             delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, self.config.delta_o_rmsnorm_eps)
-        return out + delta.to(out.dtype)
+        return out + delta.to(out.dtype) if torch.is_grad_enabled() else out.add_(delta)
 
     def _scale(self, head: Head) -> float | Tensor:
         """Give the factor of what memory adds to a projection: α/r, times the learned factor if there is one."""
@@ -141,23 +141,38 @@ class LayerMemory(nn.Module):
 
     def _run(self, call: MemoryCall, x: Tensor) -> LayerResult:
         state = call.memory.layers[self.name]
-        if call.segments is not None:
-            reads, result = self._run_messages(call, call.segments, x, state)
-        elif not call.writes:
-            reads = _read(state, self._queries(linear(x, self._weights.joined()[: self._width])))
-            result = LayerResult(reads, state[:, None].expand(-1, call.positions.shape[1], -1, -1, -1))
+        if call.one_step and self.config.normalize_qk and has_triton(state) and not torch.is_grad_enabled():
+            reads, result = self._fused_step(call, x, state)
         else:
-            joined = linear(x, self._weights.joined(), self._biases.joined())
-            q = self._queries(joined[..., : self._width])
-            if call.one_step:
-                # One token reads what was before it, so the writes of all layers can be made together, afterwards.
-                reads = _read(state, q)
-                result = LayerResult(reads, state[:, None], to_write=joined[:, 0, self._width :])
-            else:
-                reads, result = self._scan(call, q, joined[..., self._width :], state)
+            reads, result = self._run_apart(call, x.float(), state)
         if call.valid is not None:
             reads = reads.where(call.valid[:, :, None, None], 0.0)
         return result._replace(reads=reads.flatten(2))
+
+    def _fused_step(self, call: MemoryCall, x: Tensor, state: Tensor) -> tuple[Tensor, LayerResult]:
+        """Project, read and write one token in one kernel."""
+        config, write = self.config, None if call.write is None else call.write[:, 0]
+        y, after = fused_step(
+            x[:, 0], self._weights.joined(), self._biases.joined(), state, write,
+            mode=config.update_mode, own_decay=config.has_decay_gate, per_row=config.per_row_gates, eps=NORM_EPS,
+        )  # fmt: skip
+        reads = self._by_state(y[:, None])
+        return reads, LayerResult(reads, after[:, None])
+
+    def _run_apart(self, call: MemoryCall, x: Tensor, state: Tensor) -> tuple[Tensor, LayerResult]:
+        """Project, then read and write."""
+        if call.segments is not None:
+            return self._run_messages(call, call.segments, x, state)
+        if not call.writes:
+            reads = _read(state, self._queries(linear(x, self._weights.joined()[: self._width])))
+            return reads, LayerResult(reads, state[:, None].expand(-1, call.positions.shape[1], -1, -1, -1))
+        joined = linear(x, self._weights.joined(), self._biases.joined())
+        q = self._queries(joined[..., : self._width])
+        if not call.one_step:
+            return self._scan(call, q, joined[..., self._width :], state)
+        # One token reads what was before it, so the writes of all layers can be made together, afterwards.
+        reads = _read(state, q)
+        return reads, LayerResult(reads, state[:, None], to_write=joined[:, 0, self._width :])
 
     def _scan(self, call: MemoryCall, q: Tensor, to_write: Tensor, state: Tensor) -> tuple[Tensor, LayerResult]:
         """Read and write along the tokens."""

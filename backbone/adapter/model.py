@@ -159,7 +159,7 @@ class MemoryModel(nn.Module):
         finally:
             CURRENT_CALL.reset(token)
         results = {name: self._result(call, name) for name in self._names}
-        if call.one_step:
+        if call.one_step and results[self._names[0]].to_write is not None:
             return out, cache, write_step(call, self.layers[0], results), []
         states = [_state_at(call, results, index) for index in range(call.positions.shape[1])]
         return out, cache, states[-1], states[:-1]

@@ -2,11 +2,15 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from backbone.bench.cpu import FULL, QUICK, RATIOS, TARGETS, measure_ratios
+from backbone.bench.gpu import TARGETS as GPU_TARGETS
+from backbone.bench.gpu import measure_gpu
 from backbone.bench.model import measure
+from backbone.errors import ConfigError
 from backbone.loading import load_backbone
 
 __all__ = ["main"]
@@ -17,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.what == "cpu":
         _print_ratios(measure_ratios(QUICK if options.quick else FULL, options.only), as_json=options.json)
+    elif options.what == "gpu":
+        _print_gpu(as_json=options.json)
     else:
         _print_overhead(options)
 
@@ -32,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--adapter", help="adapter of the model")
     model.add_argument("--tokens", type=int, default=4096, help="prompt length")
     model.add_argument("--repeats", type=int, default=5, help="runs of which the median is taken")
-    for part in (cpu, model):
+    gpu = parts.add_parser("gpu", help="Qwen3-4B's shape, random bfloat16 weights, on a GPU")
+    for part in (cpu, gpu, model):
         part.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -45,6 +52,20 @@ def _print_ratios(ratios: dict[str, float], *, as_json: bool) -> None:
     for name, ratio in ratios.items():
         target = TARGETS[name]
         print(f"{name:<22}{ratio:>8.3f}{'' if target is None else f'≤ {target:.2f}':>9}")
+
+
+def _print_gpu(*, as_json: bool) -> None:
+    try:
+        found = measure_gpu()
+    except ConfigError as error:
+        sys.exit(str(error))
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"{'prompt':>8}" + "".join(f"{name:>16}" for name in GPU_TARGETS))
+    for tokens, ratios in found.items():
+        print(f"{tokens:>8}" + "".join(f"{ratios[name]:>16.3f}" for name in GPU_TARGETS))
+    print(f"{'target':>8}" + "".join(f"{target:>16.2f}" for target in GPU_TARGETS.values()))
 
 
 def _print_overhead(options: argparse.Namespace) -> None:

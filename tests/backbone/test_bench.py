@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from backbone.bench.__main__ import main
 from backbone.bench.cpu import RATIOS
+from backbone.bench.gpu import QWEN3_4B, measure_prompt, random_backbone
 from backbone.bench.timing import median_ratios, take_turns
 
 
@@ -45,3 +47,21 @@ def test_ratios_are_medians_of_what_ran_side_by_side() -> None:
     seconds = take_turns({"base": lambda: None, "other": lambda: None}, 3, clock=lambda: float(next(ticks)))
     assert seconds == {"base": [1.0, 10.0, 1.0], "other": [2.0, 20.0, 2.0]}
     assert median_ratios(seconds, "base") == {"other": 2.0}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_said_plainly() -> None:
+    """Without a GPU the command ends with a line that says so, and with an error code."""
+    with pytest.raises(SystemExit, match="no GPU is here"):
+        main(["gpu"])
+
+
+def test_what_runs_on_a_gpu_runs_without_one() -> None:
+    """Prefill and decoding are compared wherever the model is, in bfloat16 and a small shape."""
+    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    frozen = random_backbone(QWEN3_4B | small | heads, torch.device("cpu"))
+    assert frozen.dtype == torch.bfloat16
+    ratios = measure_prompt(frozen, tokens=20, steps=3, rounds=1)
+    assert ratios.keys() == {"prefill", "decode"}
+    assert all(0.01 < ratio < 100 for ratio in ratios.values())

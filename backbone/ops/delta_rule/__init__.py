@@ -1,6 +1,6 @@
 """Give the gated delta rule and its message-level variant."""
 
-from backbone.ops.delta_rule.api import delta_rule, scan
+from backbone.ops.delta_rule.api import delta_rule, fused_step, has_triton, scan
 from backbone.ops.delta_rule.common import Coefficients, DeltaRuleOutput, Form, Problem, UpdateMode, coefficients
 from backbone.ops.delta_rule.segments import SegmentLayout, layout_of, segment_delta_rule, segment_scan
 
@@ -13,6 +13,8 @@ __all__ = [
     "UpdateMode",
     "coefficients",
     "delta_rule",
+    "fused_step",
+    "has_triton",
     "layout_of",
     "scan",
     "segment_delta_rule",

@@ -1,12 +1,18 @@
 """Check a call of the delta rule and send it to the form that suits its shape."""
 
+import sys
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from backbone.errors import ConfigError
 from backbone.ops.delta_rule.chunked import CHUNK, chunked_delta_rule
-from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, UpdateMode, coefficients
+from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, UpdateMode, coefficients, wants_gradients
 from backbone.ops.delta_rule.naive import naive_delta_rule
 from backbone.ops.delta_rule.recurrent import recurrent_delta_rule
 
@@ -43,8 +49,8 @@ def delta_rule(
     The state is float32, or float64 if q is. Raises ValueError for shapes that do not fit.
     """
     problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)
-    if form != "auto" and form not in _FORMS:
-        raise ValueError(f"form must be 'auto' or one of {sorted(_FORMS)}, got {form!r}")
+    if form not in get_args(Form):
+        raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
     if read_mask is not None:
         _expect("read_mask", read_mask, (q.shape[0], q.shape[1]))
     # Under autocast the products would run in half precision and the state would lose what it was told.
@@ -58,8 +64,62 @@ def delta_rule(
 def scan(problem: Problem, form: Form = "auto") -> DeltaRuleOutput:
     """Run a problem whose shapes, dtypes and positions are known to be right, outside autocast."""
     if form == "auto":
-        form = "recurrent" if problem.q.shape[1] < CHUNK else "chunked"
+        form = _best_form(problem)
+    if form == "triton":
+        return _triton_form()(problem)
     return _FORMS[form](problem)
+
+
+def _best_form(problem: Problem) -> Form:
+    """Choose Triton on a GPU, where it can do what is asked, else what suits the length."""
+    if has_triton(problem.q) and (problem.positions is None or not wants_gradients(problem)):
+        return "triton"
+    return "recurrent" if problem.q.shape[1] < CHUNK else "chunked"
+
+
+def has_triton(like: Tensor) -> bool:
+    """Tell whether Triton's kernels are to be used for tensors like this one: float32, Triton installed, on a GPU.
+
+    Triton's interpreter counts as a GPU, where a program has loaded Triton with it.
+    """
+    return like.dtype == torch.float32 and (like.is_cuda or _interprets()) and _finds_triton()
+
+
+def _interprets() -> bool:
+    loaded = sys.modules.get("triton")
+    return loaded is not None and bool(loaded.knobs.runtime.interpret)
+
+
+@cache
+def _finds_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def _triton_form() -> Callable[[Problem], DeltaRuleOutput]:
+    """Load the Triton form, which is optional; raises ConfigError where Triton is not installed."""
+    if not _finds_triton():
+        raise ConfigError("form='triton' needs Triton: pip install triton")
+    module = import_module("backbone.ops.delta_rule.triton_scan")
+    form: Callable[[Problem], DeltaRuleOutput] = module.triton_delta_rule
+    return form
+
+
+def fused_step(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor,
+    write: Tensor | None,
+    *,
+    mode: UpdateMode,
+    own_decay: bool,
+    per_row: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Do one token of one layer in one kernel, where `has_triton`; see `triton_step.fused_step`."""
+    step = import_module("backbone.ops.delta_rule.triton_step").fused_step
+    y, after = step(x, weight, bias, state, write, mode=mode, own_decay=own_decay, per_row=per_row, eps=eps)
+    return y, after
 
 
 def _problem(

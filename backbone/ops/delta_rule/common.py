@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 UpdateMode = Literal["standard", "lambda_outside", "no_lambda"]
-Form = Literal["auto", "naive", "chunked", "recurrent"]
+Form = Literal["auto", "naive", "chunked", "recurrent", "triton"]
 
 
 class DeltaRuleOutput(NamedTuple):
@@ -34,6 +34,12 @@ class Problem(NamedTuple):
     coefficients: Coefficients
     state: Tensor
     positions: Tensor | None
+
+
+def wants_gradients(problem: Problem) -> bool:
+    """Tell whether gradients are to flow through a problem's solution."""
+    tensors = (problem.q, problem.k, problem.v, *problem.coefficients, problem.state)
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def coefficients(beta: Tensor, lam: Tensor | None, mode: UpdateMode, write_mask: Tensor | None) -> Coefficients:
