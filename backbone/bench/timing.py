@@ -21,7 +21,7 @@ def take_turns(
     for call in calls.values():
         call()
     for number in range(rounds):
-        for name in list(calls) if number % 2 == 0 else reversed(calls):
+        for name in list(calls) if number % 2 == 0 else reversed(list(calls)):
             begin = clock()
             calls[name]()
             seconds[name].append(clock() - begin)
