@@ -21,7 +21,7 @@ TARGETS = {"prefill": 1.03, "decode": 0.95, "decode_graphs": 0.95, "memory": 1.0
 QWEN3_4B: dict[str, Any] = {
     "vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
     "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960,
-    "rope_theta": 1e6, "tie_word_embeddings": True,
+    "tie_word_embeddings": True,
 }  # fmt: skip
 _WARM_UP = 3  # steps before a graph is captured, as torch asks for
 
