@@ -94,13 +94,14 @@ def run_turn(
     constraint = request.constrain(tokenizer) if request.constrain is not None else None
     reader = TurnReader(model, cache)
     memory = yield from reader.absorb(tokens, before)
+    # Before anything is said from it: a state that has run away raises here, and the thread keeps the one it had.
+    after = memory.to_bytes() if memory is not before else None
     report = _report(tokenizer.decode(list(prompt.ids)), prompt, tokens, before, memory)
     prefilled = yield from reader.read(prompt, memory.state)
     writer = _ReplyWriter(request, tokenizer, thinking=report.prompt_text.rstrip().endswith("<think>"))
     ends = _end_ids(model, tokenizer)
     reply = decode(model, prefilled, sampling, eos_ids=ends, constraint=constraint, segment_id=len(request.messages))
     reason = yield from writer.write(reply)
-    after = memory.to_bytes() if report.absorbed_now else None
     yield TurnEnd(
         reason,
         len(prompt.ids),
