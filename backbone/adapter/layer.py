@@ -205,7 +205,7 @@ class LayerMemory(nn.Module):
 
         means = sums / plan.counts.clamp_min(1)[..., None]
         q = self._queries(linear(x, weights[: self._width]))
-        reads, states = segment_scan(problem(means, state, plan.counts > 0, plan.numbers), q, plan.layout)
+        reads, states, _ = segment_scan(problem(means, state, plan.counts > 0, plan.numbers), q, plan.layout)
         before = states[torch.arange(len(x), device=x.device)[:, None], plan.run_at]
         # What each asked position would leave behind, if the message that is open there ended there.
         means = (sums_at / plan.counts_at.clamp_min(1)[..., None]).flatten(0, 1)[:, None]

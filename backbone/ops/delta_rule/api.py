@@ -36,6 +36,7 @@ def delta_rule(
     write_mask: Tensor | None = None,
     read_mask: Tensor | None = None,
     state_positions: Tensor | None = None,
+    predict: bool = False,
     form: Form = "auto",
 ) -> DeltaRuleOutput:
     """Read then write a matrix state along a sequence, differentiably in every tensor.
@@ -45,10 +46,11 @@ def delta_rule(
 
     Shapes: q, k, v [B, T, H, r]; beta, lam [B, T, H, r] or [B, T, H, 1]; initial_state [B, H, r, r], its rows are value
     rows, None is zeros; write_mask, read_mask [B, T] bool: a token without write keeps S, one without read gives 0.
-    state_positions [B, P] int: counts n, for the state after the first n tokens, in states_at.
+    state_positions [B, P] int: counts n, for the state after the first n tokens, in states_at. predict: also give
+    S_{t-1} k_t in predicted, whatever the masks.
     The state is float32, or float64 if q is. Raises ValueError for shapes that do not fit.
     """
-    problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)
+    problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)._replace(predict=predict)
     if form not in get_args(Form):
         raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
     if read_mask is not None:

@@ -54,14 +54,17 @@ def chunked_delta_rule(problem: Problem) -> DeltaRuleOutput:
         return _run_block(problem)
     state, states_at = problem.state, None
     reads: list[Tensor] = []
+    predictions: list[Tensor] = []
     for start in range(0, length, block):
         out = _run_block(_part(problem, start, min(start + block, length), state))
         reads.append(out.y)
+        if out.predicted is not None:
+            predictions.append(out.predicted)
         state = out.final_state
         if problem.positions is not None and out.states_at is not None:
             here = (problem.positions > start)[:, :, None, None, None]
             states_at = out.states_at if states_at is None else torch.where(here, out.states_at, states_at)
-    return DeltaRuleOutput(torch.cat(reads, 1), state, states_at)
+    return DeltaRuleOutput(torch.cat(reads, 1), state, states_at, torch.cat(predictions, 1) if predictions else None)
 
 
 def _part(problem: Problem, start: int, end: int, state: Tensor) -> Problem:
@@ -81,11 +84,12 @@ def _run_block(problem: Problem) -> DeltaRuleOutput:
     starts, end = _carry(chunks, solved, problem.state.reshape(batch, heads, groups, width, rank))
     w = solved.solution[..., :width, :] - starts @ solved.solution[..., width:, :]
     y = _read(chunks.q, chunks, solved, starts, w)[:, :length]
+    predicted = _read(chunks.k, chunks, solved, starts, w)[:, :length] if problem.predict else None
     states_at = None
     if problem.positions is not None:
         states_at = _states_at(chunks, solved, starts, w, problem.positions)
         states_at = torch.where((problem.positions > 0)[:, :, None, None, None], states_at, problem.state[:, None])
-    return DeltaRuleOutput(y, end.reshape(batch, heads, rank, rank), states_at)
+    return DeltaRuleOutput(y, end.reshape(batch, heads, rank, rank), states_at, predicted)
 
 
 def _cut(problem: Problem) -> _Chunks:

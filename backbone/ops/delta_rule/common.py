@@ -10,11 +10,15 @@ Form = Literal["auto", "naive", "chunked", "recurrent", "triton"]
 
 
 class DeltaRuleOutput(NamedTuple):
-    """Hold reads y [B, T, H, r], the final state [B, H, r, r], and states [B, P, H, r, r] if they were asked for."""
+    """Hold reads y [B, T, H, r], the final state [B, H, r, r], and what else was asked for.
+
+    That is states [B, P, H, r, r] at positions, and predicted [B, T, H, r], what each state held under its token's key.
+    """
 
     y: Tensor
     final_state: Tensor
     states_at: Tensor | None
+    predicted: Tensor | None = None
 
 
 class Coefficients(NamedTuple):
@@ -34,6 +38,7 @@ class Problem(NamedTuple):
     coefficients: Coefficients
     state: Tensor
     positions: Tensor | None
+    predict: bool = False
 
 
 def wants_gradients(problem: Problem) -> bool:

@@ -11,6 +11,7 @@ def naive_delta_rule(problem: Problem) -> DeltaRuleOutput:
     keep, erase, write = problem.coefficients
     state = problem.state
     reads: list[Tensor] = []
+    predictions: list[Tensor] = []
     states = [state]
     for t in range(problem.q.shape[1]):
         q, k, v = problem.q[:, t], problem.k[:, t], problem.v[:, t]
@@ -18,9 +19,11 @@ def naive_delta_rule(problem: Problem) -> DeltaRuleOutput:
         predicted = (state @ k[..., None])[..., 0]
         kept = keep[:, t, :, :, None] * state
         state = kept + (write[:, t] * v - erase[:, t] * predicted)[..., None] * k[..., None, :]
+        predictions.append(predicted)
         states.append(state)
     states_at = None
     if problem.positions is not None:
         rows = torch.arange(len(state), device=state.device)[:, None]
         states_at = torch.stack(states, dim=1)[rows, problem.positions]
-    return DeltaRuleOutput(torch.stack(reads, dim=1), state, states_at)
+    predicted_at = torch.stack(predictions, dim=1) if problem.predict else None
+    return DeltaRuleOutput(torch.stack(reads, dim=1), state, states_at, predicted_at)

@@ -13,6 +13,7 @@ def recurrent_delta_rule(problem: Problem) -> DeltaRuleOutput:
     written = write * problem.v
     state = problem.state
     reads: list[Tensor] = []
+    predictions: list[Tensor] = []
     states = [state]
     for t in range(both.shape[1]):
         read, predicted = (state @ both[:, t]).unbind(-1)
@@ -20,9 +21,11 @@ def recurrent_delta_rule(problem: Problem) -> DeltaRuleOutput:
         kept = keep[:, t, :, :, None] * state
         state = torch.addcmul(kept, change[..., None], problem.k[:, t, :, None, :])
         reads.append(read)
+        predictions.append(predicted)
         states.append(state)
     states_at = None
     if problem.positions is not None:
         rows = torch.arange(len(state), device=state.device)[:, None]
         states_at = torch.stack(states, dim=1)[rows, problem.positions]
-    return DeltaRuleOutput(torch.stack(reads, dim=1), state, states_at)
+    predicted_at = torch.stack(predictions, dim=1) if problem.predict else None
+    return DeltaRuleOutput(torch.stack(reads, dim=1), state, states_at, predicted_at)

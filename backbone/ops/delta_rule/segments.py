@@ -10,10 +10,14 @@ from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, Updat
 
 
 class SegmentOutput(NamedTuple):
-    """Hold reads y [B, T, H, r] and states [B, G + 1, H, r, r]: entry g is before segment g, the last is the end."""
+    """Hold reads y [B, T, H, r] and states [B, G + 1, H, r, r]: entry g is before segment g, the last is the end.
+
+    predicted [B, G, H, r]: what the state before each segment held under the segment's key.
+    """
 
     y: Tensor
     states: Tensor
+    predicted: Tensor
 
 
 class SegmentLayout(NamedTuple):
@@ -56,6 +60,7 @@ def segment_delta_rule(
     """
     batch, segments = k.shape[:2]
     before = torch.arange(segments, device=k.device).expand(batch, -1)
+    # The keys stand in for queries as well, so that the reads are predictions.
     written = delta_rule(
         k,
         k,
@@ -82,7 +87,7 @@ def segment_scan(problem: Problem, q: Tensor, layout: SegmentLayout) -> SegmentO
 def _finish(written: DeltaRuleOutput, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
     end = written.final_state[:, None]
     states = end if written.states_at is None else torch.cat([written.states_at, end], 1)
-    return SegmentOutput(_read(states, q.to(states.dtype), layout), states)
+    return SegmentOutput(_read(states, q.to(states.dtype), layout), states, written.y)
 
 
 def _read(states: Tensor, q: Tensor, layout: SegmentLayout) -> Tensor:

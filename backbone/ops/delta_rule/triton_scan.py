@@ -71,7 +71,8 @@ class _Scan(torch.autograd.Function):
 def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
     """Run a float32 problem with Triton; gradients flow into everything, but not out of states at positions.
 
-    Raises NotImplementedError where such gradients would be needed; the chunked form has them.
+    Raises NotImplementedError where such gradients would be needed; the chunked form has them. Nor do they flow out of
+    what is predicted.
     """
     if problem.positions is not None and wants_gradients(problem):
         raise NotImplementedError("the Triton form has no gradients for states at positions; use form='chunked'")
@@ -79,15 +80,27 @@ def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
     keep, erase, write = (gate.expand(*gate.shape[:-1], rank).contiguous() for gate in problem.coefficients)
     q, k, written = problem.q.contiguous(), problem.k.contiguous(), (write * problem.v).contiguous()
     y, end, starts = _Scan.apply(q, k, keep, erase, written, problem.state.contiguous())
+    sizes = _sizes(q)
+    predicted = _predict(sizes, k, keep, erase, written, starts) if problem.predict else None
     if problem.positions is None:
-        return DeltaRuleOutput(y, end, None)
-    sizes, asked = _sizes(q), problem.positions.shape[1]
+        return DeltaRuleOutput(y, end, None, predicted)
+    asked = problem.positions.shape[1]
     states_at = q.new_empty(q.shape[0], asked, sizes.heads, rank, rank)
     kernels.states_kernel[(sizes.rows, asked)](
         k, keep, erase, written, starts, problem.positions.contiguous(), states_at, *sizes[1:4], asked,
         C=CHUNK, **sizes.constants,
     )  # fmt: skip
-    return DeltaRuleOutput(y, end, states_at)
+    return DeltaRuleOutput(y, end, states_at, predicted)
+
+
+def _predict(sizes: _Sizes, k: Tensor, keep: Tensor, erase: Tensor, written: Tensor, starts: Tensor) -> Tensor:
+    """Read the keys instead of the queries, from the states at the chunks' starts."""
+    predicted = torch.empty_like(k)
+    kernels.reads_kernel[(sizes.rows * sizes.chunks,)](
+        k, k, keep, erase, written, starts, predicted, predicted, *sizes[1:4],
+        KEEP_STATES=False, C=CHUNK, **sizes.constants,
+    )  # fmt: skip
+    return predicted
 
 
 def _sizes(q: Tensor) -> _Sizes:

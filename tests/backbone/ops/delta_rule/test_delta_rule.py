@@ -124,6 +124,32 @@ def test_the_definition_is_the_equation() -> None:
         torch.testing.assert_close(out.final_state[0, 0], kept + torch.outer(beta * v, k))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    length=st.integers(1, 70),
+    mode=st.sampled_from(MODES),
+    gates=st.sampled_from([1, R]),
+    own_decay=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_predictions_are_what_the_state_held_under_the_key(
+    length: int, mode: UpdateMode, gates: int, own_decay: bool, seed: int
+) -> None:
+    """Every form tells S_{t-1} k_t of every token, of those that may not write as well, and only when asked."""
+    given_inputs = inputs(length, gates=gates, own_decay=own_decay, seed=seed)
+    mask = torch.rand(B, length, generator=torch.Generator().manual_seed(seed)) > 0.3
+    options = {"mode": mode, "initial_state": given_inputs.state, "write_mask": mask}
+    counts = torch.arange(length).expand(B, -1)
+    states = delta_rule(*given_inputs[:5], **options, state_positions=counts, form="naive").states_at
+    assert states is not None
+    expected = (states @ given_inputs.k[..., None])[..., 0]
+    for form in ("naive", *FAST_FORMS):
+        out = delta_rule(*given_inputs[:5], **options, predict=True, form=form)
+        assert out.predicted is not None
+        torch.testing.assert_close(out.predicted, expected, rtol=1e-9, atol=1e-9)
+        assert delta_rule(*given_inputs[:5], **options, form=form).predicted is None
+
+
 def test_coupled_decay_keeps_what_is_not_written() -> None:
     """Leaving the decay out is the same as giving 1 - β."""
     given_inputs = inputs(20)

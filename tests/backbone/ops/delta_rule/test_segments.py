@@ -22,7 +22,7 @@ def draw(generator: torch.Generator, *shape: int) -> Tensor:
     seed=st.integers(0, 1000),
 )
 def test_tokens_read_the_state_before_their_segment(lengths: list[int], scalar: bool, seed: int) -> None:
-    """Reads and states equal a loop over segments, empty ones and ones that are not written included."""
+    """Reads, predictions and states equal a loop over segments, empty ones and ones that are not written included."""
     generator = torch.Generator().manual_seed(seed)
     segments, tokens = len(lengths), sum(lengths)
     q = normalize(draw(generator, B, tokens, H, R), dim=-1)
@@ -37,6 +37,7 @@ def test_tokens_read_the_state_before_their_segment(lengths: list[int], scalar: 
         inside = segment_of[0] == g
         reads = torch.einsum("bhij,bthj->bthi", state, q[:, inside])
         torch.testing.assert_close(out.y[:, inside], reads, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(out.predicted[:, g], (state @ k[:, g, :, :, None])[..., 0], rtol=1e-9, atol=1e-9)
         one = slice(g, g + 1)
         step = delta_rule(
             k[:, one], k[:, one], v[:, one], beta[:, one], initial_state=state, write_mask=written[:, one], form="naive"
