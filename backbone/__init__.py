@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from backbone.adapter.files import convert_adapter, load_adapter, save_adapter
     from backbone.adapter.model import HiddenOutput, MemoryModel, MemoryOutput, attach_memory
     from backbone.adapter.state import MemoryState
+    from backbone.adapter.telemetry import LayerTelemetry, Telemetry
     from backbone.chat.template import RenderedPrompt, render_prompt
     from backbone.chat.text import TextStream
     from backbone.chat.tool_calls import (
@@ -66,6 +67,7 @@ _HOMES = {
         "attach_memory",
     ),
     "backbone.adapter.state": ("MemoryState",),
+    "backbone.adapter.telemetry": ("LayerTelemetry", "Telemetry"),
     "backbone.chat.template": (
         "RenderedPrompt",
         "render_prompt",
@@ -139,6 +141,7 @@ __all__ = [
     "InvalidToolCall",
     "Job",
     "LayerDescription",
+    "LayerTelemetry",
     "MemoryModel",
     "MemoryOutput",
     "MemoryState",
@@ -155,6 +158,7 @@ __all__ = [
     "StateMismatchError",
     "StateNotFiniteError",
     "StateVersionError",
+    "Telemetry",
     "TextDelta",
     "TextStream",
     "TokenPrompt",

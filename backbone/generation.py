@@ -208,8 +208,8 @@ def _advance(
     ids = torch.tensor([part.ids], device=device)
     if need_logits:
         full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)
-        return _Step(full.logits[0, -1], *full[1:])
-    return _Step(None, *model.hidden_states(ids, **arguments)[1:])
+        return _Step(full.logits[0, -1], *full[1:4])
+    return _Step(None, *model.hidden_states(ids, **arguments)[1:4])
 
 
 def _mask(write: tuple[bool, ...], device: torch.device) -> Tensor | bool:

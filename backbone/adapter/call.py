@@ -2,13 +2,16 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from backbone.adapter.state import MemoryState
 from backbone.ops.delta_rule import SegmentLayout, layout_of
+
+if TYPE_CHECKING:
+    from backbone.adapter.telemetry import Recorder
 
 
 class SegmentPlan(NamedTuple):
@@ -18,6 +21,7 @@ class SegmentPlan(NamedTuple):
     position is the end of the call.
     """
 
+    run_of: Tensor  # [B, T]
     numbers: Tensor  # [B, G]: 0 to G - 1
     layout: SegmentLayout  # of the tokens by their runs
     members: Tensor  # [B, G, T] float: 1 where a token is written with run g
@@ -48,7 +52,8 @@ class MemoryCall:
 
     `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1]: counts of
     tokens whose states are asked for; the last is T. `one_step`: there is one token, and it writes as soon as it has
-    read. `steered`: (layer, head) of the projections that have run.
+    read. `steered`: (layer, head) of the projections that have run. `telemetry` collects measurements if they were
+    asked for; the first `telemetry.positions` positions are its own.
     """
 
     memory: MemoryState
@@ -60,6 +65,7 @@ class MemoryCall:
     one_step: bool = False
     results: dict[str, LayerResult] = field(default_factory=dict)
     steered: set[tuple[str, str]] = field(default_factory=set)
+    telemetry: "Recorder | None" = None
 
 
 CURRENT_CALL: ContextVar[MemoryCall | None] = ContextVar("delta_mem_call", default=None)
@@ -72,7 +78,7 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     open_ids = ids.new_full((batch,), -1) if opened is None else opened.ids
     open_counts = torch.zeros(batch, device=ids.device) if opened is None else opened.counts
     order = torch.arange(length, device=ids.device)
-    ids_after = _ids_after(ids, valid, open_ids[:, None])
+    ids_after = newest_ids(ids, valid, open_ids[:, None])
     run_of = (valid & (ids != ids_after[:, :-1])).cumsum(1)
     run_at = torch.cat([run_of.new_zeros(batch, 1), run_of], 1).gather(1, positions)
     # One token ends run 0 or goes on with it; with more, the device is asked for a number, once a call.
@@ -84,6 +90,7 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     counts, counts_at = members.sum(2).float(), members_at.sum(2).float()
     counts[:, 0] += open_counts
     return SegmentPlan(
+        run_of=run_of,
         numbers=runs.expand(batch, -1),
         layout=layout_of(run_of, count),
         members=members.float(),
@@ -95,7 +102,7 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
     )
 
 
-def _ids_after(ids: Tensor, valid: Tensor, open_ids: Tensor) -> Tensor:
+def newest_ids(ids: Tensor, valid: Tensor, open_ids: Tensor) -> Tensor:
     """Give the id of the newest real token after each count of tokens 0 to T [B, T + 1]; padding is looked through."""
     order = torch.arange(ids.shape[1], device=ids.device)
     newest = order.where(valid, -1).cummax(1).values

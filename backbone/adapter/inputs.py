@@ -9,6 +9,7 @@ from torch import Tensor
 from backbone.adapter.call import MemoryCall, plan_segments
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.state import MemoryState
+from backbone.adapter.telemetry import measured
 from backbone.errors import StateMismatchError
 
 
@@ -20,6 +21,7 @@ def prepare_call(
     write_mask: Tensor | bool | None,
     segment_ids: Tensor | None,
     state_positions: Tensor | Sequence[int] | None,
+    telemetry: bool,
 ) -> MemoryCall:
     """Plan a call that begins with a memory of the right model and batch size."""
     batch, length = input_ids.shape
@@ -31,11 +33,16 @@ def prepare_call(
     positions = _positions(state_positions, batch, length, device)
     one_step = length == 1 and writes and positions.shape[1] == 1 and not config.writes_segments
     call = MemoryCall(memory, valid, allowed, writes, positions, None, one_step)
+    if segment_ids is not None and (segment_ids.shape != input_ids.shape or segment_ids.is_floating_point()):
+        raise ValueError(f"segment_ids must be integers {list(input_ids.shape)}, got {list(segment_ids.shape)}")
     if config.writes_segments:
-        return _with_segments(call, config, segment_ids, input_ids)
-    if segment_ids is not None:
-        raise ValueError("segment_ids are for adapters that write messages or sentences; this one writes every token")
-    return call
+        call = _with_segments(call, config, segment_ids, input_ids)
+    elif segment_ids is not None and not telemetry:
+        raise ValueError(
+            "segment_ids are for adapters that write messages or sentences, and for telemetry; this adapter writes "
+            "every token, and telemetry was not asked for"
+        )
+    return measured(call, segment_ids, (batch, length)) if telemetry else call
 
 
 def _with_segments(
@@ -50,8 +57,6 @@ def _with_segments(
                 "to only read"
             )
         return replace(call, memory=call.memory.closed())
-    if segment_ids.shape != input_ids.shape or segment_ids.is_floating_point():
-        raise ValueError(f"segment_ids must be integers {list(input_ids.shape)}, got {list(segment_ids.shape)}")
     if not call.writes and call.memory.open_segment is None:
         return call
     everything = torch.ones_like(input_ids, dtype=torch.bool)

@@ -1,6 +1,5 @@
 """Hold one attention layer's memory: its weights, what it reads and writes, and how it steers."""
 
-import math
 from collections.abc import Callable
 from typing import Self
 
@@ -15,8 +14,6 @@ from backbone.errors import UnsupportedModelError
 from backbone.ops.delta_rule import Form, Problem, coefficients, fused_step, has_triton, scan, segment_scan
 
 NORM_EPS = 1e-6  # of the published code, for q and k
-STEER_INIT_STD = 0.02
-COPY_INIT_SCALE = 2.0
 
 
 class LayerMemory(nn.Module):
@@ -61,35 +58,6 @@ class LayerMemory(nn.Module):
             self.delta_scale_raw = new(len(HEADS) if config.delta_scale == "head" else 1)
         self._join()
 
-    def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw new weights: every gate is at its bias, keys match queries, and a read leans towards what was written.
-
-        Keys begin with the queries' weights and the o head with the transposed value weights, so a token that resembles
-        a written one is given back what followed from it, coarsely. From random weights the memory is of no use at
-        first, and its gates close before it is.
-        """
-        for name, parameter in self.named_parameters():
-            if name.startswith("memory_"):
-                nn.init.normal_(parameter, std=1 / math.sqrt(self.hidden), generator=generator)
-            elif name.startswith("delta_") and name.endswith("_proj"):
-                nn.init.normal_(parameter, std=STEER_INIT_STD, generator=generator)
-            elif name == "delta_o_rmsnorm_weight":
-                # The norm lifts any read to unit size, so its gain is where the soft start has to be.
-                nn.init.constant_(parameter, STEER_INIT_STD)
-            elif name == "delta_scale_raw":
-                share = self.config.delta_scale_init / self.config.delta_scale_max
-                nn.init.constant_(parameter, math.log(share / (1 - share)))
-            else:
-                nn.init.zeros_(parameter)
-        nn.init.constant_(self.beta_bias, self.config.beta_bias_init)
-        if self.config.has_decay_gate:
-            nn.init.constant_(self.lambda_bias, -self.config.beta_bias_init)  # as if coupled, at first
-        with torch.no_grad():
-            self.memory_k_proj.copy_(self.memory_q_proj)
-            steer_o = getattr(self, "delta_o_proj", None)
-            if isinstance(steer_o, nn.Parameter) and steer_o.shape[0] == self.hidden:
-                steer_o.copy_(COPY_INIT_SCALE * self.memory_v_proj.T)
-
     def steer(self, call: MemoryCall, head: Head, x: Tensor | None, out: Tensor) -> Tensor:
         """Add what memory says to a projection's output [B, T, w]; `x` [B, T, d] is the attention layer's input.
 
@@ -113,7 +81,11 @@ class LayerMemory(nn.Module):
             if x is None:
                 raise UnsupportedModelError(f"{self.name}.o_proj ran before q_proj; memory had nothing to read with")
             result = call.results[self.name] = self._run(call, x)
-        return self._add(head, result.reads, out) if head in self.config.delta_heads else out
+        if head not in self.config.delta_heads:
+            return out
+        if head == "o" and call.telemetry is not None:
+            call.telemetry.correction(self.name, self._delta(head, result.reads.detach()), out)
+        return self._add(head, result.reads, out)
 
     def _add(self, head: Head, reads: Tensor, out: Tensor) -> Tensor:
         """Add α/r · W_Δ y, of reads y [B, T, H·r], to a projection's output, in the output's dtype."""
@@ -126,10 +98,16 @@ class LayerMemory(nn.Module):
                 return torch.addmm(rows, steps, weight.t(), alpha=scale).view_as(out)
             rows.addmm_(steps, weight.t(), alpha=scale)
             return out
-        delta = linear(reads, weight) * scale
-        if not plain:
-            delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, self.config.delta_o_rmsnorm_eps)
+        delta = self._delta(head, reads)
         return out + delta.to(out.dtype) if torch.is_grad_enabled() else out.add_(delta)
+
+    def _delta(self, head: Head, reads: Tensor) -> Tensor:
+        weight: Tensor = getattr(self, f"delta_{head}_proj")
+        delta = linear(reads, weight) * self._scale(head)
+        if head == "o" and self.config.delta_o_rmsnorm:
+            eps = self.config.delta_o_rmsnorm_eps
+            delta = rms_norm(delta, (delta.shape[-1],), self.delta_o_rmsnorm_weight, eps)
+        return delta
 
     def _scale(self, head: Head) -> float | Tensor:
         """Give the factor of what memory adds to a projection: α/r, times the learned factor if there is one."""
@@ -141,13 +119,18 @@ class LayerMemory(nn.Module):
 
     def _run(self, call: MemoryCall, x: Tensor) -> LayerResult:
         state = call.memory.layers[self.name]
-        if call.one_step and self.config.normalize_qk and has_triton(state) and not torch.is_grad_enabled():
+        if self._fuses(call, state):
             reads, result = self._fused_step(call, x, state)
         else:
             reads, result = self._run_apart(call, x.float(), state)
         if call.valid is not None:
             reads = reads.where(call.valid[:, :, None, None], 0.0)
         return result._replace(reads=reads.flatten(2))
+
+    def _fuses(self, call: MemoryCall, state: Tensor) -> bool:
+        """Tell whether one kernel can do all; it tells nothing but reads and state, so no measured call can use it."""
+        plain = call.one_step and call.telemetry is None and self.config.normalize_qk
+        return plain and has_triton(state) and not torch.is_grad_enabled()
 
     def _fused_step(self, call: MemoryCall, x: Tensor, state: Tensor) -> tuple[Tensor, LayerResult]:
         """Project, read and write one token in one kernel."""
@@ -179,7 +162,9 @@ class LayerMemory(nn.Module):
         k, v, beta, lam = self.write_inputs(to_write)
         gates = coefficients(beta, lam, self.config.update_mode, call.write)
         asked = call.positions[:, :-1] if call.positions.shape[1] > 1 else None
-        out = scan(Problem(q, k, v, gates, state, asked), self.form)
+        out = scan(Problem(q, k, v, gates, state, asked, predict=call.telemetry is not None), self.form)
+        if call.telemetry is not None and out.predicted is not None:
+            call.telemetry.token_writes(self.name, v, out.predicted, beta)
         last = out.final_state[:, None]
         return out.y, LayerResult(out.y, last if out.states_at is None else torch.cat([out.states_at, last], 1))
 
@@ -205,7 +190,10 @@ class LayerMemory(nn.Module):
 
         means = sums / plan.counts.clamp_min(1)[..., None]
         q = self._queries(linear(x, weights[: self._width]))
-        reads, states, _ = segment_scan(problem(means, state, plan.counts > 0, plan.numbers), q, plan.layout)
+        writes = problem(means, state, plan.counts > 0, plan.numbers)
+        reads, states, predicted = segment_scan(writes, q, plan.layout)
+        if call.telemetry is not None:
+            call.telemetry.message_writes(self.name, plan, writes.v, predicted, writes.coefficients.write, states)
         before = states[torch.arange(len(x), device=x.device)[:, None], plan.run_at]
         # What each asked position would leave behind, if the message that is open there ended there.
         means = (sums_at / plan.counts_at.clamp_min(1)[..., None]).flatten(0, 1)[:, None]

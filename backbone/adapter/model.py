@@ -11,20 +11,26 @@ from backbone.adapter.architectures import attention_sites, build_layer, wrap_pr
 from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.fingerprint import fingerprint_of
+from backbone.adapter.initial import initialise
 from backbone.adapter.inputs import matching, prepare_call, prepare_positions
 from backbone.adapter.layer import LayerMemory
 from backbone.adapter.state import MemoryState, OpenSegment
 from backbone.adapter.step import write_step
+from backbone.adapter.telemetry import Telemetry
 from backbone.errors import UnsupportedModelError
 
 
 class MemoryOutput(NamedTuple):
-    """Hold a pass's logits [B, T or n, V], key-value cache, memory after it, and the memory at the asked positions."""
+    """Hold a pass's logits [B, T or n, V], key-value cache, memory after it, and the memory at the asked positions.
+
+    `telemetry` is None unless it was asked for.
+    """
 
     logits: Tensor
     past_key_values: Cache | None
     memory: MemoryState
     memory_at: list[MemoryState]
+    telemetry: Telemetry | None
 
 
 class HiddenOutput(NamedTuple):
@@ -34,6 +40,7 @@ class HiddenOutput(NamedTuple):
     past_key_values: Cache | None
     memory: MemoryState
     memory_at: list[MemoryState]
+    telemetry: Telemetry | None
 
 
 class MemoryModel(nn.Module):
@@ -91,6 +98,7 @@ class MemoryModel(nn.Module):
         logits_to_keep: int = 0,
         use_cache: bool = True,
         state_positions: Tensor | Sequence[int] | None = None,
+        telemetry: bool = False,
     ) -> MemoryOutput:
         """Read and write the memory along a batch of tokens, and give logits and the new memory.
 
@@ -98,7 +106,8 @@ class MemoryModel(nn.Module):
         True: all; False: none); segment_ids [B, T] int, the message or sentence of each token, -1 is not written
         (needed by adapters that write these, unless nothing is written); memory None is empty; state_positions [P] or
         [B, P]: counts of tokens (columns) of this call, whose memory is given in memory_at. logits_to_keep: the last n
-        tokens' logits only, 0 is all.
+        tokens' logits only, 0 is all. telemetry: measure surprise, write gate, correction and norm by message and layer
+        (see Telemetry); any adapter then takes segment_ids, and tokens of id -1 are not measured.
         Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
         """
 
@@ -107,7 +116,7 @@ class MemoryModel(nn.Module):
             return out.logits, out.past_key_values
 
         given = (input_ids, attention_mask, position_ids, past_key_values, memory, write_mask, segment_ids)
-        return MemoryOutput(*self._pass(run, *given, use_cache, state_positions))
+        return MemoryOutput(*self._pass(run, *given, use_cache, state_positions, telemetry))
 
     def hidden_states(
         self,
@@ -121,6 +130,7 @@ class MemoryModel(nn.Module):
         *,
         use_cache: bool = True,
         state_positions: Tensor | Sequence[int] | None = None,
+        telemetry: bool = False,
     ) -> HiddenOutput:
         """Do what `forward` does up to the last hidden states: for callers that want few logits or none."""
         decoder: nn.Module = self.backbone.get_decoder()  # type: ignore[no-untyped-call]
@@ -130,7 +140,7 @@ class MemoryModel(nn.Module):
             return out.last_hidden_state, out.past_key_values
 
         given = (input_ids, attention_mask, position_ids, past_key_values, memory, write_mask, segment_ids)
-        return HiddenOutput(*self._pass(run, *given, use_cache, state_positions))
+        return HiddenOutput(*self._pass(run, *given, use_cache, state_positions, telemetry))
 
     def _pass(
         self,
@@ -144,9 +154,12 @@ class MemoryModel(nn.Module):
         segment_ids: Tensor | None,
         use_cache: bool,
         state_positions: Tensor | Sequence[int] | None,
-    ) -> tuple[Tensor, Cache | None, MemoryState, list[MemoryState]]:
+        telemetry: bool,
+    ) -> tuple[Tensor, Cache | None, MemoryState, list[MemoryState], Telemetry | None]:
         started = self._starting_memory(memory, input_ids)
-        call = prepare_call(self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions)
+        call = prepare_call(
+            self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions, telemetry
+        )
         token = CURRENT_CALL.set(call)
         try:
             out, cache = run(
@@ -159,10 +172,13 @@ class MemoryModel(nn.Module):
         finally:
             CURRENT_CALL.reset(token)
         results = {name: self._result(call, name) for name in self._names}
+        recorder = call.telemetry
         if call.one_step and results[self._names[0]].to_write is not None:
-            return out, cache, write_step(call, self.layers[0], results), []
-        states = [_state_at(call, results, index) for index in range(call.positions.shape[1])]
-        return out, cache, states[-1], states[:-1]
+            after = write_step(call, self.layers[0], results)
+            return out, cache, after, [], None if recorder is None else recorder.finish(after, results)
+        first = 0 if recorder is None else recorder.positions
+        states = [_state_at(call, results, index) for index in range(first, call.positions.shape[1])]
+        return out, cache, states[-1], states[:-1], None if recorder is None else recorder.finish(states[-1], results)
 
     def _starting_memory(self, memory: MemoryState | None, input_ids: Tensor) -> MemoryState:
         if input_ids.dim() != 2 or 0 in input_ids.shape:
@@ -203,7 +219,7 @@ def attach_memory(model: PreTrainedModel, config: DeltaMemConfig, *, seed: int |
     def draw(layers: Sequence[LayerMemory]) -> None:
         generator = None if seed is None else torch.Generator(layers[0].beta_bias.device).manual_seed(seed)
         for layer in layers:
-            layer.initialise(generator)
+            initialise(layer, generator)
 
     return attach_filled(model, config, draw)
 

@@ -20,5 +20,8 @@ def write_step(call: MemoryCall, like: LayerMemory, results: Mapping[str, LayerR
         keep, erase, write = coefficients(beta, lam, like.config.update_mode, mask)
         predicted = (states @ k[..., None])[..., 0]
         change = torch.addcmul(write * v, erase, predicted, value=-1)
+        if call.telemetry is not None:
+            for name, *figures in zip(results, v, predicted, beta, strict=True):
+                call.telemetry.token_writes(name, *(figure[:, None] for figure in figures))
         written = torch.addcmul(keep[..., None] * states, change[..., None], k[..., None, :])
     return MemoryState(dict(zip(results, written.unbind(0), strict=True)), call.memory.fingerprint)

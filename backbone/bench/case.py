@@ -40,7 +40,9 @@ def frozen_backbone() -> PreTrainedModel:
     """Make the random decoder, Qwen3-shaped, float32."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Qwen3ForCausalLM(Qwen3Config(**_SHAPE)).eval().requires_grad_(False)
+        model = Qwen3ForCausalLM(Qwen3Config(**_SHAPE))
+    model.train(False).requires_grad_(False)
+    return model
 
 
 def with_memory(frozen: PreTrainedModel, config: DeltaMemConfig) -> MemoryModel:

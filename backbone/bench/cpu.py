@@ -76,7 +76,7 @@ def _decode(scale: Scale, batch: int, frozen: PreTrainedModel) -> float:
     """Compare single steps after a prompt, the tokens being given; the two models take turns every few tokens."""
     prompt, following = random_ids(batch, scale.context), random_ids(batch, scale.decode)
     model = with_memory(frozen, ADAPTERS["tsw"])
-    bursts = [following[:, at : at + _BURST].split(1, dim=1) for at in range(0, scale.decode, _BURST)]
+    bursts = [torch.split(following[:, at : at + _BURST], 1, dim=1) for at in range(0, scale.decode, _BURST)]
 
     def frozen_steps() -> Iterator[None]:
         past = frozen(input_ids=prompt, logits_to_keep=1).past_key_values
@@ -116,7 +116,7 @@ def _train(scale: Scale, frozen: PreTrainedModel) -> float:
         torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).backward()  # type: ignore[no-untyped-call]
 
     def frozen_step() -> None:
-        embeddings: Tensor = frozen.get_input_embeddings()(ids)  # type: ignore[no-untyped-call]
+        embeddings: Tensor = frozen.get_input_embeddings()(ids)
         backward(frozen(inputs_embeds=embeddings.requires_grad_(), use_cache=False).logits)
 
     def memory_step() -> None:

@@ -62,7 +62,7 @@ def measure_prompt(frozen: PreTrainedModel, tokens: int, steps: int, rounds: int
     model = with_memory(frozen, ADAPTERS["tsw"])
     vocabulary = int(frozen.config.vocab_size)
     prompt = random_ids(1, tokens, vocabulary).to(str(frozen.device))
-    following = list(random_ids(1, steps, vocabulary).to(str(frozen.device)).split(1, dim=1))
+    following = list(torch.split(random_ids(1, steps, vocabulary).to(str(frozen.device)), 1, dim=1))
 
     def compare(first: Callable[[], object], second: Callable[[], object]) -> float:
         return median_ratios(take_turns({"frozen": first, "memory": second}, rounds, clock=_synchronised), "frozen")[
@@ -146,7 +146,7 @@ def _memory_step(model: MemoryModel, prompt: Tensor, room: int) -> Callable[[], 
 
 def _captured(step: Callable[[], None], steps: int) -> Callable[[], None]:
     """Capture a step as a CUDA graph, and give a call that replays it `steps` times."""
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM_UP):

@@ -79,7 +79,7 @@ def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
     rank = problem.q.shape[-1]
     keep, erase, write = (gate.expand(*gate.shape[:-1], rank).contiguous() for gate in problem.coefficients)
     q, k, written = problem.q.contiguous(), problem.k.contiguous(), (write * problem.v).contiguous()
-    y, end, starts = _Scan.apply(q, k, keep, erase, written, problem.state.contiguous())
+    y, end, starts = _Scan.apply(q, k, keep, erase, written, problem.state.contiguous())  # type: ignore[no-untyped-call]
     sizes = _sizes(q)
     predicted = _predict(sizes, k, keep, erase, written, starts) if problem.predict else None
     if problem.positions is None:
