@@ -113,6 +113,87 @@ Reasoning: off
 {%- endif -%}
 """
 
+# Instruct models of the Qwen3 family know no reasoning: what an assistant said is printed as it is.
+QWEN3_INSTRUCT = """\
+{%- set tooled = tools is defined and tools %}
+{%- if tooled or messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content }}{% endif %}
+    {%- if tooled %}
+        {{- '\\n\\n# Tools\\n<tools>' }}
+        {%- for tool in tools %}{{- '\\n' + (tool | tojson) }}{% endfor %}
+        {{- '\\n</tools>' }}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- set content = message.content if message.content is string else '' %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' + content }}
+        {%- for call in message.tool_calls or [] %}
+            {%- if content or not loop.first %}{{- '\\n' }}{% endif %}
+            {{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+            {{- call.function.arguments | tojson }}{{- '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if loop.first or loop.previtem.role != 'tool' %}{{- '<|im_start|>user' }}{% endif %}
+        {{- '\\n<tool_response>\\n' + content + '\\n</tool_response>' }}
+        {%- if loop.last or loop.nextitem.role != 'tool' %}{{- '<|im_end|>\\n' }}{% endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+# Thinking models of the family: as QWEN3, but every reply begins inside its reasoning.
+QWEN3_THINKING = (
+    QWEN3[: QWEN3.index("{%- if add_generation_prompt %}")]
+    + """\
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n<think>\\n' }}
+{%- endif %}
+"""
+)
+
+# The system block says how to reason, by an option or a word of the system message; tools come as an option too.
+SMOLLM3_MODES = """\
+{%- set ns = namespace(mode="/think" if enable_thinking is not defined or enable_thinking else "/no_think", said="") -%}
+{%- set rest = messages -%}
+{%- if messages[0].role == "system" -%}
+  {%- set ns.said = messages[0].content -%}
+  {%- set rest = messages[1:] -%}
+  {%- if "/no_think" in ns.said -%}{%- set ns.mode = "/no_think" -%}
+  {%- elif "/think" in ns.said -%}{%- set ns.mode = "/think" -%}{%- endif -%}
+  {%- set ns.said = ns.said.replace("/no_think", "").replace("/think", "").rstrip() -%}
+{%- endif -%}
+{{- "<|im_start|>system\\nMode: " + ns.mode + "\\nDate: " + strftime_now("%d %B %Y") + "\\n\\n" -}}
+{{- ns.said if ns.said else "You are an assistant." -}}
+{%- if xml_tools -%}
+  {{- "\\n\\n<tools>" -}}
+  {%- for tool in xml_tools -%}{{- "\\n" + (tool | string) -}}{%- endfor -%}
+  {{- "\\n</tools>" -}}
+{%- endif -%}
+{{- "<|im_end|>\\n" -}}
+{%- for message in rest -%}
+  {%- set content = message.content if message.content is string else "" -%}
+  {%- if message.role == "assistant" -%}
+    {%- generation -%}
+    {{- "<|im_start|>assistant\\n" -}}
+    {%- if ns.mode == "/no_think" -%}{{- "<think>\\n\\n</think>\\n" -}}{%- endif -%}
+    {{- content.lstrip("\\n") + "<|im_end|>\\n" -}}
+    {%- endgeneration -%}
+  {%- else -%}
+    {{- "<|im_start|>user\\n" + content + "<|im_end|>\\n" -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- "<|im_start|>assistant\\n" -}}
+  {%- if ns.mode == "/no_think" -%}{{- "<think>\\n\\n</think>\\n" -}}{%- endif -%}
+{%- endif -%}
+"""
+
 # Whitespace is left to trim_blocks and lstrip_blocks; anything but strict alternation is refused; eos at the very end.
 ALTERNATING = """\
 {% if messages[0].role == 'system' %}
@@ -157,7 +238,15 @@ FIRST_BY_HAND = """\
 @pytest.fixture(scope="session")
 def templates() -> dict[str, str]:
     """Return template sources by the name of their shape."""
-    return {"qwen3": QWEN3, "smollm3": SMOLLM3, "alternating": ALTERNATING, "first_by_hand": FIRST_BY_HAND}
+    return {
+        "qwen3": QWEN3,
+        "qwen3_instruct": QWEN3_INSTRUCT,
+        "qwen3_thinking": QWEN3_THINKING,
+        "smollm3": SMOLLM3,
+        "smollm3_modes": SMOLLM3_MODES,
+        "alternating": ALTERNATING,
+        "first_by_hand": FIRST_BY_HAND,
+    }
 
 
 @pytest.fixture(scope="session")

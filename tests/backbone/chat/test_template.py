@@ -78,7 +78,7 @@ def template_ids(tokenizer: PreTrainedTokenizerFast, messages: list[Message], **
     return ids
 
 
-@pytest.mark.parametrize("shape", ["chatml", "qwen3", "smollm3"])
+@pytest.mark.parametrize("shape", ["chatml", "qwen3", "qwen3_instruct", "qwen3_thinking", "smollm3", "smollm3_modes"])
 @pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])
 @pytest.mark.parametrize("generation_prompt", [True, False])
 def test_ids_are_exactly_the_templates(
@@ -278,8 +278,8 @@ TURNS = st.lists(
 
 
 @given(turns=TURNS, leading=st.lists(st.builds(system, TEXT), max_size=1))
-@settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("shape", ["qwen3", "smollm3"])
+@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("shape", ["qwen3", "qwen3_instruct", "smollm3", "smollm3_modes"])
 def test_any_conversation_has_spans_and_the_templates_ids(
     shape: str, turns: list[Message], leading: list[Message], shaped: dict[str, PreTrainedTokenizerFast]
 ) -> None:
