@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from backbone import ConfigError, DeltaMemConfig, MemoryModel, attach_memory, load_adapter, save_adapter
+from backbone import ConfigError, DeltaMemConfig, MemoryModel, MemoryState, attach_memory, load_adapter, save_adapter
 from backbone.adapter.published import write_published
 
 ROWS, LENGTH, PADDING = 2, 11, 3
@@ -169,17 +169,35 @@ def _expected(
     return logits, {name: layer.states for name, layer in layers.items()}
 
 
+def _run(model: MemoryModel, inputs: dict[str, Tensor], cut: bool) -> tuple[Tensor, MemoryState]:
+    """Run the model in one pass, or with the last token decoded by itself; give logits and the last memory."""
+    tokens: dict[str, Any] = {name: tensor for name, tensor in inputs.items() if name != "attention_mask"}
+    if model.config.granularity == "token":
+        del tokens["segment_ids"]
+    if not cut:
+        whole = model(**tokens, attention_mask=inputs["attention_mask"])
+        return whole.logits, whole.memory
+    first = model(**{n: t[:, :-1] for n, t in tokens.items()}, attention_mask=inputs["attention_mask"][:, :-1])
+    last = model(
+        **{name: tensor[:, -1:] for name, tensor in tokens.items()},
+        attention_mask=inputs["attention_mask"],
+        past_key_values=first.past_key_values,
+        memory=first.memory,
+    )
+    return torch.cat([first.logits, last.logits], 1), last.memory
+
+
 def _error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm().clamp_min(1e-3))
 
 
-@given(config=_configs(), seed=st.integers(0, 2**31), published=st.booleans())
+@given(config=_configs(), seed=st.integers(0, 2**31), published=st.booleans(), cut=st.booleans())
 @settings(max_examples=60, deadline=None)
 @torch.no_grad()
 def test_every_combination_of_options_is_the_definition(
-    make_frozen: Callable[..., PreTrainedModel], config: DeltaMemConfig, seed: int, published: bool
+    make_frozen: Callable[..., PreTrainedModel], config: DeltaMemConfig, seed: int, published: bool, cut: bool
 ) -> None:
-    """An adapter of any options, saved in either format and loaded, gives the logits and states of the equations."""
+    """An adapter of any options, from files of either format, prefilling or decoding, is what the equations say."""
     model = attach_memory(make_frozen("llama"), config, seed=0)
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.memory_layers.parameters():
@@ -191,17 +209,14 @@ def test_every_combination_of_options_is_the_definition(
             save_adapter(model, folder)
         loaded = load_adapter(make_frozen("llama"), folder)
     inputs = _inputs(seed)
-    given_inputs: dict[str, Any] = dict(inputs)
-    if config.granularity == "token":
-        del given_inputs["segment_ids"]
-    out = loaded(**given_inputs)
+    found, memory = _run(loaded, inputs, cut)
     for row, mask in enumerate(inputs.pop("attention_mask") != 0):
         alone = {name: tensor[row][mask] for name, tensor in inputs.items()}
         logits, states = _expected(make_frozen("llama"), model, alone)
-        assert _error(out.logits[row][mask], logits) < TOLERANCE
-        assert out.memory.layers.keys() == states.keys()
+        assert _error(found[row][mask], logits) < TOLERANCE
+        assert memory.layers.keys() == states.keys()
         for name, state in states.items():
-            assert _error(out.memory.layers[name][row], state) < TOLERANCE
+            assert _error(memory.layers[name][row], state) < TOLERANCE
 
 
 @pytest.mark.parametrize(
