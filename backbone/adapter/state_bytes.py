@@ -7,9 +7,11 @@ payload (safetensors: one float32 tensor a layer), u32 crc32 of everything befor
 import base64
 import binascii
 import json
+import math
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -21,10 +23,12 @@ from backbone.errors import StateFormatError, StateNotFiniteError, StateVersionE
 MAGIC = b"DELTAMEM"
 VERSION = 1
 MAX_BYTES = 64 * 1024 * 1024  # a Qwen3-4B MSW state is 37 kB; whatever is larger than this was not written here
+MAX_HEADER = 1024 * 1024
 MAX_VALUE = 1e6  # of a state; values of healthy states are of the order of 1, and a runaway one soon passes this
 
 _START = struct.Struct(">8sHI")
 _CRC = struct.Struct(">I")
+_LENGTH = struct.Struct("<Q")  # begins a safetensors payload
 
 
 def encode(layers: Mapping[str, Tensor], fingerprint: str) -> bytes:
@@ -53,13 +57,16 @@ def decode(data: bytes | str) -> tuple[dict[str, Tensor], str]:
     body = raw[: -_CRC.size]
     if zlib.crc32(body) != _CRC.unpack(raw[-_CRC.size :])[0]:
         raise StateFormatError("the state's checksum is wrong: it was truncated or altered")
+    if header_length > MAX_HEADER:
+        raise StateFormatError(f"a state's header has at most {MAX_HEADER} bytes, this one announces {header_length}")
     payload_at = _START.size + header_length
     names, fingerprint = _read_header(body[_START.size : payload_at])
+    _check_announced(body[payload_at:], names)
     try:
         tensors = safetensors.torch.load(body[payload_at:])
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise StateFormatError(f"the state's tensors cannot be read: {error}") from error
-    _check(tensors, names)
+    _require_finite(tensors)
     return {name: tensors[name] for name in names}, fingerprint
 
 
@@ -87,15 +94,34 @@ def _read_header(raw: bytes) -> tuple[list[str], str]:
     return names, fingerprint
 
 
-def _check(tensors: Mapping[str, Tensor], names: list[str]) -> None:
-    if not names or sorted(tensors) != sorted(names):
-        raise StateFormatError(f"the state's header names {len(names)} layers, its tensors are {sorted(tensors)[:4]}")
-    batch = {tensor.shape[0] if tensor.dim() else 0 for tensor in tensors.values()}
-    for name, tensor in tensors.items():
-        square = tensor.dim() == 4 and tensor.shape[2] == tensor.shape[3]
-        if tensor.dtype != torch.float32 or not square or 0 in tensor.shape or len(batch) != 1:
-            raise StateFormatError(f"{name} must be float32 [B, H, r, r], got {tensor.dtype} {list(tensor.shape)}")
-    _require_finite(tensors)
+def _check_announced(payload: bytes, names: list[str]) -> None:
+    """Check layers, types, shapes and size by what the payload announces, before any tensor is made."""
+    (length,) = _LENGTH.unpack_from(payload.ljust(_LENGTH.size, b"\0"))
+    values_at = _LENGTH.size + length
+    if length > MAX_HEADER or values_at > len(payload):
+        raise StateFormatError(f"the state's tensors announce {length} bytes of header in {len(payload)} bytes")
+    try:
+        announced = json.loads(payload[_LENGTH.size : values_at])
+        shapes = {name: _shape(name, entry) for name, entry in announced.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StateFormatError(f"the header of the state's tensors cannot be read: {error!r}") from error
+    if not names or sorted(shapes) != sorted(names):
+        raise StateFormatError(f"the state's header names {len(names)} layers, its tensors are {sorted(shapes)[:4]}")
+    if len({shape[0] for shape in shapes.values()}) != 1:
+        raise StateFormatError(f"the layers of a state have one batch size, got {sorted(shapes.items())[:4]}")
+    size = sum(4 * math.prod(shape) for shape in shapes.values())
+    if size != len(payload) - values_at:
+        raise StateFormatError(
+            f"the state's tensors announce {size} bytes of values, {len(payload) - values_at} are there"
+        )
+
+
+def _shape(name: str, entry: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    shape = entry["shape"]
+    whole = isinstance(shape, list) and all(isinstance(size, int) and 0 < size <= MAX_BYTES for size in shape)
+    if not whole or len(shape) != 4 or shape[2] != shape[3] or entry["dtype"] != "F32":
+        raise StateFormatError(f"{name[:80]} must be float32 [B, H, r, r], got {entry['dtype']!r} {str(shape)[:80]}")
+    return shape[0], shape[1], shape[2], shape[3]
 
 
 def _require_finite(tensors: Mapping[str, Tensor]) -> None:
