@@ -18,7 +18,7 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("package", ["backbone", "deltamem_agents"])
+@pytest.mark.parametrize("package", ["backbone", "deltamem_agents", "deltamem_agents.policy"])
 def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     """A bare import costs no torch, no transformers and no langchain."""
     assert not loaded_by(f"import {package}") & HEAVY
@@ -30,7 +30,9 @@ def test_a_lazy_name_loads_what_it_needs() -> None:
     assert "langchain_core" in loaded_by("from deltamem_agents import ChatDeltaMem")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"], ["policy", "test", "--help"]]
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """Help is printed by typer and rich alone."""
     code = (

@@ -42,7 +42,8 @@ def test_shell_block_names_targets_and_options_that_exist(code: str) -> None:
             subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
         else:
             assert program == "deltamem"
-            commands = [word for word in words if word in {"chat", "eval", "recall", "adapter", "inspect", "convert"}]
+            known = {"chat", "eval", "recall", "adapter", "inspect", "convert", "policy", "explain", "test"}
+            commands = [word for word in words if word in known]
             help_text = deltamem_help(commands)
             assert [word for word in words if word.startswith("--") and word not in help_text] == []
 

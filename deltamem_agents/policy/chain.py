@@ -1,0 +1,237 @@
+"""Ask policies in order, keep the strictest decision, and fail closed."""
+
+import asyncio
+import contextvars
+import dataclasses
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar, cast
+
+from backbone import ConfigError
+from deltamem_agents.policy.decisions import Decision, Forget, Present, Retain, Retrieve, redacted, strictest
+from deltamem_agents.policy.hooks import MemoryPolicy, PolicyContext, PolicyMessage, RecordLike, Signals
+
+__all__ = ["PolicyChain"]
+
+_log = logging.getLogger(__name__)
+
+_CLOSED: Final[dict[str, Decision]] = {
+    "retain": Retain(working=False, archive=False, reason="not written"),
+    "retrieve": Retrieve(allowed=False, reason="nothing found"),
+    "present": Present(action="withhold", reason="not shown"),
+    "forget": Forget(action="keep", reason="not erased"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One hook of one policy, about to be called."""
+
+    policy: MemoryPolicy
+    hook: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        return self.policy.name or type(self.policy).__name__
+
+    def call(self) -> Any:
+        return getattr(self.policy, self.hook)(*self.arguments)
+
+    def answered(self, answer: object) -> Decision:
+        """Return a policy's answer under its name; raises TypeError if it is no decision of this hook."""
+        wanted = type(_CLOSED[self.hook])
+        if not isinstance(answer, wanted):
+            raise TypeError(f"{self.hook} must return {wanted.__name__}, got {type(answer).__name__}")
+        if isinstance(answer, (Retain, Present)):
+            redacted(self.arguments[0].text, answer.redactions)
+        return answer.model_copy(update={"policy": self.name, "version": self.policy.version, "parts": ()})
+
+    def failed(self, error: BaseException) -> Decision:
+        """Return the strictest decision; neither it nor the log has the error's message, which may quote the text."""
+        _log.warning("policy %s failed in %s: %s; failing closed", self.name, self.hook, type(error).__name__)
+        closed = _CLOSED[self.hook]
+        reason = f"{closed.reason}: {self.name} failed with {type(error).__name__}"
+        return closed.model_copy(update={"reason": reason, "policy": self.name, "version": self.policy.version})
+
+
+@dataclass(frozen=True, slots=True)
+class _Masked:
+    """A record as the policies before left its text."""
+
+    record: RecordLike
+    text: str
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def source(self) -> str:
+        return self.record.source
+
+    @property
+    def trust(self) -> int:
+        return self.record.trust
+
+    @property
+    def tags(self) -> Sequence[str]:
+        return self.record.tags
+
+    @property
+    def created(self) -> datetime:
+        return self.record.created
+
+
+D = TypeVar("D", bound=Decision)
+# Yields the hooks to call, is sent their decisions, and returns the composed one.
+Steps = Generator[_Question, Decision, D]
+
+
+class PolicyChain:
+    """Compose policies: each is asked in order, and the strictest decision holds.
+
+    A policy sees the text as the ones before it left it. A hook that raises, takes longer than the timeout, or returns
+    something else, counts as the strictest decision there is: nothing is written, found or shown, and nothing erased.
+    That is logged with the policy's name and the kind of error, and without any text.
+    """
+
+    def __init__(self, policies: Sequence[MemoryPolicy], *, timeout: float | None = 1.0) -> None:
+        """Take policies in the order in which they are asked.
+
+        timeout: seconds for each hook; a hook runs in a thread of its own for that, which is left behind if it never
+        ends. None waits as long as it takes, in the caller's thread.
+        """
+        if timeout is not None and not timeout > 0:
+            raise ConfigError(f"a policy's timeout is a number of seconds above 0, or None, got {timeout!r}")
+        self.policies = tuple(policies)
+        self.timeout = timeout
+
+    def retain(self, message: PolicyMessage, signals: Signals | None = None) -> Retain:
+        """Decide about a message; `text` of the decision is set if it was redacted."""
+        return self._run(self._retain(message, signals or Signals()))
+
+    async def aretain(self, message: PolicyMessage, signals: Signals | None = None) -> Retain:
+        """Decide as retain does; hooks that are `async def` run in the caller's event loop."""
+        return await self._arun(self._retain(message, signals or Signals()))
+
+    def retrieve(self, query: str, context: PolicyContext | None = None) -> Retrieve:
+        """Decide about a search."""
+        return self._run(self._retrieve(query, context or PolicyContext()))
+
+    async def aretrieve(self, query: str, context: PolicyContext | None = None) -> Retrieve:
+        """Decide as retrieve does; hooks that are `async def` run in the caller's event loop."""
+        return await self._arun(self._retrieve(query, context or PolicyContext()))
+
+    def present(self, record: RecordLike, context: PolicyContext | None = None) -> Present:
+        """Decide about a record that was found; `text` of the decision is set if it was masked."""
+        return self._run(self._present(record, context or PolicyContext()))
+
+    async def apresent(self, record: RecordLike, context: PolicyContext | None = None) -> Present:
+        """Decide as present does; hooks that are `async def` run in the caller's event loop."""
+        return await self._arun(self._present(record, context or PolicyContext()))
+
+    def forget(self, record: RecordLike, context: PolicyContext | None = None) -> Forget:
+        """Decide about a record that is to be erased."""
+        return self._run(self._forget(record, context or PolicyContext()))
+
+    async def aforget(self, record: RecordLike, context: PolicyContext | None = None) -> Forget:
+        """Decide as forget does; hooks that are `async def` run in the caller's event loop."""
+        return await self._arun(self._forget(record, context or PolicyContext()))
+
+    def _retain(self, message: PolicyMessage, signals: Signals) -> Steps[Retain]:
+        decisions: list[Retain] = []
+        seen = message
+        for policy in self.policies:
+            decisions.append(cast("Retain", (yield _Question(policy, "retain", (seen, signals)))))
+            seen = dataclasses.replace(seen, text=redacted(seen.text, decisions[-1].redactions))
+        decision = strictest(decisions or [Retain(reason="no policy")])
+        return decision if seen.text == message.text else decision.model_copy(update={"text": seen.text})
+
+    def _present(self, record: RecordLike, context: PolicyContext) -> Steps[Present]:
+        decisions: list[Present] = []
+        seen = record
+        for policy in self.policies:
+            decision = cast("Present", (yield _Question(policy, "present", (seen, context))))
+            if decision.redactions:
+                seen = _Masked(record, redacted(seen.text, decision.redactions))
+                decision = decision.model_copy(update={"action": "mask"}) if decision.action == "show" else decision
+            decisions.append(decision)
+        composed = strictest(decisions or [Present(reason="no policy")])
+        return composed if seen is record else composed.model_copy(update={"text": seen.text})
+
+    def _retrieve(self, query: str, context: PolicyContext) -> Steps[Retrieve]:
+        decisions = yield from self._every("retrieve", query, context)
+        return cast("Retrieve", strictest(decisions or [Retrieve(reason="no policy")]))
+
+    def _forget(self, record: RecordLike, context: PolicyContext) -> Steps[Forget]:
+        decisions = yield from self._every("forget", record, context)
+        return cast("Forget", strictest(decisions or [Forget(reason="no policy")]))
+
+    def _every(self, hook: str, *arguments: object) -> Generator[_Question, Decision, list[Decision]]:
+        decisions: list[Decision] = []
+        for policy in self.policies:
+            decision = yield _Question(policy, hook, arguments)
+            decisions.append(decision)
+        return decisions
+
+    def _run(self, steps: Steps[D]) -> D:
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(self._ask(question))
+        except StopIteration as done:
+            return cast("D", done.value)
+
+    async def _arun(self, steps: Steps[D]) -> D:
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(await self._aask(question))
+        except StopIteration as done:
+            return cast("D", done.value)
+
+    def _ask(self, question: _Question) -> Decision:
+        try:
+            if self.timeout is None and not inspect.iscoroutinefunction(getattr(question.policy, question.hook)):
+                return question.answered(question.call())
+            return question.answered(_in_thread(question).result(self.timeout))
+        except Exception as error:
+            return question.failed(error)
+
+    async def _aask(self, question: _Question) -> Decision:
+        try:
+            if inspect.iscoroutinefunction(getattr(question.policy, question.hook)):
+                return question.answered(await asyncio.wait_for(question.call(), self.timeout))
+            if self.timeout is None:
+                return question.answered(question.call())
+            answer = asyncio.wrap_future(_in_thread(question))
+            return question.answered(await asyncio.wait_for(answer, self.timeout))
+        except Exception as error:
+            return question.failed(error)
+
+
+def _in_thread(question: _Question) -> "Future[Any]":
+    """Call a hook in a thread of its own: one that hangs holds up neither the caller nor the end of the program."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            answer = context.run(question.call)
+            future.set_result(asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer)
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+
+    threading.Thread(target=work, name=f"policy-{question.name}", daemon=True).start()
+    return future
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
