@@ -6,7 +6,7 @@ Everything is found from a literal word or sign, and what is read from there is 
 import re
 from collections.abc import Iterator
 
-from deltamem_agents.policy.secret_values import is_password, is_strong, is_token, names_a_secret
+from deltamem_agents.policy.secret_values import is_login, is_password, is_strong, is_token, names_a_secret
 
 __all__ = ["credentials", "keyed_values"]
 
@@ -20,14 +20,14 @@ _KEYS = re.compile(
     r"(?:api|access|private|auth|encryption|signing|master|account|license|session|service|storage)[_ -]?\Z"
 )
 # U+FDD0 stands for what has been redacted; no value contains it.
-_QUOTED = r"""\\?"(?P<d>[^"\\\n\ufdd0]{4,512}+)|\\?'(?P<s>[^'\\\n\ufdd0]{4,512}+)|`(?P<b>[^`\n\ufdd0]{4,512}+)"""
+_QUOTED = r"""\\?"(?P<d>[^"\\\n\ufdd0]{4,4096}+)|\\?'(?P<s>[^'\\\n\ufdd0]{4,4096}+)|`(?P<b>[^`\n\ufdd0]{4,4096}+)"""
 _CHARACTER = r"""[^\s"'`,;&()<>\[\]{}\\|\ufdd0]"""
-_BARE = rf"(?P<u>{_CHARACTER}{{1,512}}+(?:&(?!\w{{1,40}}=){_CHARACTER}{{1,512}}+){{0,3}})(?![(\[\ufdd0])"
+_BARE = rf"(?P<u>{_CHARACTER}{{1,4096}}+(?:&(?!\w{{1,40}}=){_CHARACTER}{{1,4096}}+){{0,3}})(?![(\[\ufdd0])"
 _ASSIGNED = re.compile(
     r"""(?P<rest>[\w-]{0,40}+)\\?["'`]?\]?[ \t]{0,8}+(?:"""
-    r"""(?::[ ]?[A-Za-z_][\w.\[\]]{0,40}+(?:[ ]\|[ ]None)?[ ]{0,4}=|=>|:=|={1,3}|!=|:)[ \t]{0,8}+"""
+    r"""(?::[ ]?[A-Za-z_][\w.\[\]]{0,40}+(?:[ ]\|[ ]None)?[ ]{0,4}=|=>|:=|={1,3}|!=|:|>(?![ ]))[ \t]{0,8}+"""
     rf"""(?:[bru]{{0,2}}(?:{_QUOTED})|{_BARE})"""
-    r"""|,[ ]{0,4}(?:"(?P<cd>[^"\\\n\ufdd0]{4,512}+)|'(?P<cs>[^'\\\n\ufdd0]{4,512}+)))"""
+    r"""|,[ ]{0,4}(?:"(?P<cd>[^"\\\n\ufdd0]{4,4096}+)|'(?P<cs>[^'\\\n\ufdd0]{4,4096}+)))"""
 )
 _FLAG = re.compile(rf"""(?P<rest>[\w-]{{0,20}}+)[ ]{{1,4}}(?!-)(?:{_QUOTED}|{_BARE})""")
 _SAID = re.compile(
@@ -37,6 +37,7 @@ _SAID = re.compile(
     rf"""(?:{_QUOTED}|{_BARE})"""
 )
 _FOLLOWS = re.compile(rf"[ ]{{1,2}}:?[ ]?(?:{_QUOTED}|{_BARE})")
+_LOGIN_WORD = re.compile(r"\b(?:login|user(?:name)?|and|with|use|using)\b", re.IGNORECASE)
 _PASSPHRASE = re.compile(r"[ ]?(?:is|:|=)[ ]{1,2}(?P<u>[a-z]{3,12}(?:[ ][a-z]{3,12}){3,11})(?![a-z])")
 _CANDIDATE = re.compile(r"(?<![\w+/=.~-])[A-Za-z0-9+/_.=~-]{16,512}+(?![\w\ufdd0])")
 _IS_THE = re.compile(r"""["'`]?[ ](?:is|as)[ ](?:the|my|our|your|a|an)[ ](?:[\w-]{1,30}[ ]){0,3}\Z""")
@@ -119,7 +120,7 @@ def _assigned(text: str, end: int, name: str, *, password: bool) -> Span | None:
         good = is_password(value, quoted=group != "u", plain_words=name.isupper() or name.startswith("--"))
         good = good and not _is_directory(name, value)
     else:
-        good = is_token(value, assigned=True, name=name)
+        good = is_token(value, assigned=True, name=name) or ("secret" in name.lower() and is_strong(value))
     if not good or not names_a_secret(name + match["rest"]):
         return None
     return start, stop, "password" if password else _kind(name)
@@ -127,7 +128,7 @@ def _assigned(text: str, end: int, name: str, *, password: bool) -> Span | None:
 
 def _nearby(text: str, start: int, end: int, name: str, *, password: bool) -> Span | None:
     """Return a secret in the same sentence: "the password is …", "token … for …", "… is my api key"."""
-    if password and (said := _said_password(text, end)) is not None:
+    if password and (said := _said_password(text, start, end)) is not None:
         return said
     candidate = _CANDIDATE.search(text, end, end + 592)
     if candidate is not None and _is_beside(text, end, candidate.start()):
@@ -145,7 +146,7 @@ def _is_beside(text: str, end: int, start: int) -> bool:
     )
 
 
-def _said_password(text: str, end: int) -> Span | None:
+def _said_password(text: str, begin: int, end: int) -> Span | None:
     phrase = _PASSPHRASE.match(text, end)
     if phrase is not None and is_password(phrase["u"], quoted=True):
         return *phrase.span("u"), "password"
@@ -158,7 +159,8 @@ def _said_password(text: str, end: int) -> Span | None:
     follows = _FOLLOWS.match(text, end)
     if follows is not None:
         start, stop, _ = _value(text, follows)
-        if is_strong(text[start:stop]):
+        login = _LOGIN_WORD.search(text, max(0, begin - 40), begin) is not None
+        if is_strong(text[start:stop]) or (login and is_login(text[start:stop])):
             return start, stop, "password"
     return None
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 
-__all__ = ["is_password", "is_strong", "is_token", "names_a_secret"]
+__all__ = ["is_login", "is_password", "is_strong", "is_token", "names_a_secret"]
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _TEMPLATE = re.compile(r"^[<$%{]|[{}]|^\*+$|^[x.X*-]+$|^(?:https?://|/|~/|\./|\.\./)|^\$2[aby]\$|^sha\d+[:-]")
@@ -12,6 +12,11 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _NUMBERED = re.compile(r"[A-Za-z]{0,3}\d{1,8}[A-Za-z]{0,2}|[A-Za-z]*")
 _ALPHABET = re.compile(r"[A-Za-z0-9+/_.~:%!@#$^&*-]+")
 _SPECIAL = re.compile(r"[!@#$%^&*+?~]")
+_NUMBERED_NOUN = re.compile(
+    r"(?:field|page|form|input|step|test|rule|version|policy|hash|check|box|prompt|type|level|option|file|table|column|row"
+    r"|line|item|param|arg|v)[_-]?\d{1,3}",
+    re.IGNORECASE,
+)
 _KEYWORD = re.compile(r"pass|secret|token|key|pwd|credential", re.IGNORECASE)
 _CHANGE = re.compile(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[a-z0-9])|(?<=[0-9])(?=[A-Za-z])")
 # A name with one of these words speaks about a secret: its length, its file, its hash.
@@ -33,7 +38,7 @@ _PROSE_WORD = re.compile(
     r"|enter|not|no|if|when|should|can|will|may|has|have|new|old|only|than|least|same|via|using|into)\b",
     re.IGNORECASE,
 )
-_PARTICIPLE = re.compile(r".*(?:ed|ing|able|ible|ly|en)")
+_PARTICIPLE = re.compile(r".*(?:ed|ing|able|ible|ly|en|ory|ary|al|ive|ous|ful|less|ic|ant|ent)")
 
 
 def names_a_secret(name: str) -> bool:
@@ -66,7 +71,7 @@ def is_token(value: str, *, assigned: bool, name: str = "") -> bool:
     """
     value = value.rstrip("=")
     if (
-        not (8 if assigned else 16) <= len(value) <= 512
+        not (8 if assigned else 16) <= len(value) <= 4096
         or "=" in value
         or not _ALPHABET.fullmatch(value)
         or _TEMPLATE.search(value)
@@ -88,6 +93,12 @@ def is_strong(value: str) -> bool:
     kinds = (r"[a-z]", r"[A-Z]", r"\d", r"[!@#$%^&*+?~]")
     mixed = 8 <= len(value) <= 64 and sum(bool(re.search(kind, value)) for kind in kinds) >= 3
     return mixed and is_password(value, quoted=False)
+
+
+def is_login(value: str) -> bool:
+    """Tell whether a word after "with password" can be one: letters and digits, and no numbered thing."""
+    mixed = re.search(r"[A-Za-z]", value) and re.search(r"\d", value) and len(value) >= 6
+    return bool(mixed) and _NUMBERED_NOUN.fullmatch(value) is None and is_password(value, quoted=False)
 
 
 def _is_random(value: str, entropy: float) -> bool:

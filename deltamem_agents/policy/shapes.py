@@ -29,8 +29,8 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         rf"(?:\w+\s+)?{_MODELS}\b",
         rf"\b(?:please|kindly)\s+(?:\w+ly\s+)?{_DEEDS}\b",
         r"\b(?:remember\ (?:that|to|this)|memori[sz]e|keep\ in\ mind|from\ now\ on|going\ forward|henceforth)\b",
-        r"^[\s>*\#/-]*"
-        r"(?:always|never|do\ not|don't|first,?|before\ \w+ing[^,\n]{0,40},|when(?:ever)?\ [^,\n]{1,60},)\s+"
+        r"^[\ \t>*\#/-]{0,20}"
+        r"(?:always|never|do\ not|don't|first,?|before\ \w{1,20}ing[^,\n]{0,40},|when(?:ever)?\ [^,\n]{1,60},)\s+"
         rf"(?:always\s+)?{_DEEDS}\b",
         rf"\b(?:always|never)\s+{_DEEDS}\b",
     ),

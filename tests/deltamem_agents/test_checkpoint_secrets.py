@@ -203,6 +203,19 @@ def test_a_wrong_or_missing_key_is_an_error_and_changes_nothing(tmp_path: Path, 
     assert values["delta_mem"] == before["delta_mem"] == MEMORY
 
 
+def test_threads_from_before_the_key_stay_readable(tmp_path: Path) -> None:
+    """A key can be introduced: old threads are read, and what is written from then on is encrypted."""
+    url = f"sqlite:///{tmp_path}/threads.sqlite"
+    with open_checkpointer(url) as saver:
+        graph_on(saver).invoke(session(), CONFIG)
+    with open_checkpointer(url, aes_key=KEY) as saver:
+        assert graph_on(saver).get_state(CONFIG).values["delta_mem"] == MEMORY
+        graph_on(saver).invoke(session(), {"configurable": {"thread_id": "new"}})
+    with contextlib.closing(sqlite3.connect(tmp_path / "threads.sqlite")) as connection:
+        kinds = connection.execute("SELECT thread_id, type FROM checkpoints").fetchall()
+    assert set(kinds) == {("a", "msgpack"), ("new", "msgpack+aes")}
+
+
 def test_altered_ciphertext_is_refused(tmp_path: Path) -> None:
     """AES in EAX mode authenticates: a flipped bit is an error, not another memory."""
     path = tmp_path / "threads.sqlite"

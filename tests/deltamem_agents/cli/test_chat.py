@@ -124,3 +124,20 @@ def test_what_cannot_be_opened_is_one_line(
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert named in lines[0]
+
+
+def test_a_thread_is_encrypted_with_the_key_of_the_environment(options: list[str], tmp_path: Path) -> None:
+    """DELTAMEM_AES_KEY encrypts what is stored; with another key the program says so and ends, and nothing changes."""
+    file = tmp_path / "threads.sqlite"
+    settings = {"db": f"sqlite:///{file}", "max_tokens": "4"}
+    terminal = Terminal(options, tmp_path, aes_key="0123456789abcdef", **settings)
+    terminal.type("the weather is yes\n")
+    terminal.wait_for(lambda text: len(status_lines(text)) == 2)
+    assert terminal.leave() == 0
+    before = file.read_bytes()
+    assert b"weather is yes" not in before
+    other = Terminal(options, tmp_path, aes_key="fedcba9876543210", **settings)
+    assert other.leave() == 1
+    assert "another AES key" in other.text
+    assert "Traceback" not in other.text
+    assert file.read_bytes() == before

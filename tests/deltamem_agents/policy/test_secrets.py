@@ -77,6 +77,11 @@ SECRETS = {
     "azure": ("AccountName=x;AccountKey={};EndpointSuffix=core", drawn(86, BASE64) + "=="),
     "telegram": ("bot {}", "123456789:AA" + drawn(33, URLSAFE)),
     "databricks": ("{}", "dapi" + drawn(32, HEX)),
+    "aws-session": ("aws_session_token={}", "FwoGZXIvYXdzE" + drawn(900, BASE64)),
+    "django": ("SECRET_KEY = '{}'", "django-insecure-#x8^kq2_w!p9z$vb4n@m7"),
+    "xml": ("<password>{}</password>", "hunter2!"),
+    "netrc": ("machine x login bob password {}", "hunter2"),
+    "jdbc": ("jdbc:mysql://host/db?user=root&password={}&ssl=true", "Pa55word"),
     "vault": ("VAULT_TOKEN={}", "hvs." + drawn(90, URLSAFE)),
 }
 BENIGN = """\
@@ -103,6 +108,14 @@ raise ValueError("password must not be empty")
 Fix token refresh (commit 3f2a9c1b8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a)
 api_key="YOUR_API_KEY"
 export TOKEN=${GITHUB_TOKEN}
+apiKey: process.env.API_KEY,
+const token = req.headers.authorization.split(' ')[1];
+SESSION_KEY_PREFIX = "session_v2_user"
+The password is mandatory.
+password_field = driver.find_element(By.ID, "password1")
+parser.add_argument("--password", help="Password for the database")
+model_name="gpt-4o-mini-2024-07-18", max_tokens=512
+kubectl get secret my-secret-v2 -o yaml
 git clone https://user@github.com/org/repo.git
 postgresql://localhost:5432/app
 postgres://user:password@localhost/db
