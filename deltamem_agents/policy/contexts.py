@@ -21,8 +21,11 @@ _KEYS = re.compile(
 )
 # U+FDD0 stands for what has been redacted; no value contains it.
 _QUOTED = r"""\\?"(?P<d>[^"\\\n\ufdd0]{4,4096}+)|\\?'(?P<s>[^'\\\n\ufdd0]{4,4096}+)|`(?P<b>[^`\n\ufdd0]{4,4096}+)"""
-_CHARACTER = r"""[^\s"'`,;&()<>\[\]{}\\|\ufdd0]"""
-_BARE = rf"(?P<u>{_CHARACTER}{{1,4096}}+(?:&(?!\w{{1,40}}=){_CHARACTER}{{1,4096}}+){{0,3}})(?![(\[\ufdd0])"
+_CHARACTER = r"""[^\s"'`,;&=()<>\[\]{}\\|\ufdd0]"""
+# "&" ends a value where another parameter begins; "=" may stand inside a few times, and at the end of base64.
+_BARE = (
+    rf"(?P<u>{_CHARACTER}{{1,4096}}+(?:(?:&(?!\w{{1,40}}=)|={{1,3}}+){_CHARACTER}{{0,4096}}+){{0,4}})(?![(\[\ufdd0])"
+)
 _ASSIGNED = re.compile(
     r"""(?P<rest>[\w-]{0,40}+)\\?["'`]?\]?[ \t]{0,8}+(?:"""
     r"""(?::[ ]?[A-Za-z_][\w.\[\]]{0,40}+(?:[ ]\|[ ]None)?[ ]{0,4}=|=>|:=|={1,3}|!=|:|>(?![ ]))[ \t]{0,8}+"""
@@ -130,7 +133,8 @@ def _nearby(text: str, start: int, end: int, name: str, *, password: bool) -> Sp
     """Return a secret in the same sentence: "the password is …", "token … for …", "… is my api key"."""
     if password and (said := _said_password(text, start, end)) is not None:
         return said
-    candidate = _CANDIDATE.search(text, end, end + 592)
+    begun = _CANDIDATE.search(text, end, end + 97)
+    candidate = None if begun is None else _CANDIDATE.match(text, begun.start())
     if candidate is not None and _is_beside(text, end, candidate.start()):
         value = candidate.group().rstrip(".")
         if is_token(value, assigned=False):
