@@ -29,19 +29,18 @@ class TokenRule:
     pattern: re.Pattern[str]
     inside: bool = False
 
-    def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Yield the spans of tokens of this kind."""
+    def find(self, text: str, literal: str) -> Iterator[tuple[int, int]]:
+        """Yield the spans of tokens of this kind that begin with, or hold, one of its literals."""
         group = self.pattern.groups
-        for literal in self.literals:
-            at = text.find(literal)
-            if at >= 0 and self.inside:
-                yield from (match.span(group) for match in self.pattern.finditer(text))
-                return
-            while at >= 0:
-                match = self.pattern.match(text, at)
-                if match is not None:
-                    yield match.span(group)
-                at = text.find(literal, at + 1 if match is None else match.end())
+        if self.inside:
+            yield from (match.span(group) for match in self.pattern.finditer(text))
+            return
+        at = text.find(literal)
+        while at >= 0:
+            match = self.pattern.match(text, at)
+            if match is not None:
+                yield match.span(group)
+            at = text.find(literal, at + 1 if match is None else match.end())
 
 
 def _rule(kind: str, pattern: str, *literals: str) -> TokenRule:
