@@ -1,6 +1,7 @@
 """Recognise text that tells its reader what to do: orders, commands, URLs to fetch, changes of conventions."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 __all__ = ["instruction_shapes"]
@@ -70,10 +71,17 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
 }
 
 
+# Characters that are not seen, and would hide a word from a pattern but not from a model.
+_UNSEEN = dict.fromkeys(
+    [0x00AD, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF]
+)
+
+
 def instruction_shapes(text: str) -> tuple[str, ...]:
     """Name what of an instruction a text has: order, command, url, convention; empty for plain information.
 
     Patterns are neither complete nor exact. What carries the defence is that trust comes from the source, and does not
     change when a text is paraphrased.
     """
-    return tuple(name for name, shape in _SHAPES.items() if shape.search(text))
+    seen = unicodedata.normalize("NFKC", text.translate(_UNSEEN))
+    return tuple(name for name, shape in _SHAPES.items() if shape.search(seen))

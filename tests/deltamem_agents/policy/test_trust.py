@@ -1,5 +1,6 @@
 """Sources and their trust: poisoned tool output waits for a person, ordinary output gets through."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict
@@ -52,6 +53,7 @@ ORDINARY = [
     "hint: Updates were rejected because the remote contains work that you do not have locally.",
     "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL)",
 ]
+WIDE = {code: code + 0xFEE0 for code in range(ord("A"), ord("z") + 1) if chr(code).isalpha()}
 CHAIN = PolicyChain([SourceTrust()], timeout=None)
 
 
@@ -73,6 +75,14 @@ def test_a_poisoned_text_of_an_untrusted_source_is_quarantined(text: str, source
     assert (decision.quarantine, decision.working, decision.archive) == (True, False, True)
     assert decision.trust == Trust.LOW
     assert CHAIN.present(Stored(decision.tags)).action == "quarantine"
+
+
+@pytest.mark.parametrize(
+    "hide", ["\u200b".join, "\u00ad".join, lambda text: text.translate(WIDE)], ids=["space", "hyphen", "wide"]
+)
+def test_unseen_and_look_alike_letters_hide_nothing(hide: Callable[[str], str]) -> None:
+    """Zero-width characters, soft hyphens and full-width letters are read as a model reads them."""
+    assert [text for text in POISONS if not CHAIN.retain(PolicyMessage(hide(text), "web")).quarantine] == []
 
 
 @pytest.mark.parametrize("text", ORDINARY)
