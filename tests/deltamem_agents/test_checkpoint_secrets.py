@@ -5,20 +5,22 @@ import contextlib
 import logging
 import sqlite3
 import stat
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
+from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
 from backbone import ConfigError
-from deltamem_agents import open_checkpointer
+from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware, memory_from, open_checkpointer
 
 CONFIG: Any = {
     "configurable": {"thread_id": "a", "user": "secret token: 9f8A7b6C5d4E3f2A1b0C"},
@@ -258,3 +260,25 @@ def test_new_files_are_their_owners_only(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING), open_checkpointer(f"sqlite:///{path}"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert "chmod 600" in caplog.text
+
+
+def test_a_key_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pycryptodome the error names the extra, before a database is opened."""
+    monkeypatch.setitem(sys.modules, "Crypto.Cipher", None)
+    with pytest.raises(ConfigError, match=r"deltamem-agents\[aes\]"):
+        open_checkpointer("memory://", aes_key=KEY)
+
+
+def test_an_agent_with_a_memory_leaves_no_secret_on_disk(
+    tmp_path: Path, make_model: Callable[..., ChatDeltaMem]
+) -> None:
+    """A session of several turns, with messages absorbed: the memory is there, the secrets are not."""
+    model = make_model(window_tokens=60, keep_tokens=20, max_tokens=8)
+    with open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
+        agent = create_agent(model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
+        for name in ("said", "token", "channel"):
+            agent.invoke({"messages": [HumanMessage(text(name))]}, CONFIG)
+        memory = memory_from(agent.get_state(CONFIG).values)
+        assert memory is not None
+        assert memory.messages > 0
+        assert found_in(tmp_path) == set()
