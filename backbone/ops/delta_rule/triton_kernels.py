@@ -180,6 +180,12 @@ def _squashed_unit(x, eps):
 
 
 @triton.jit
+def _project(weight, rows, column, width, part, real):
+    """Multiply rows of a weight with a part of the input; a value outside is zero."""
+    return tl.sum(tl.load(weight + rows[:, None] * width + column[None, :], mask=real, other=0.0) * part, 1)
+
+
+@triton.jit
 def step_kernel(
     x, weight, bias, state, write, y, after, width, heads, eps,
     OUTSIDE: tl.constexpr, KEEPS_ALL: tl.constexpr, OWN_DECAY: tl.constexpr,
@@ -201,18 +207,12 @@ def step_kernel(
         column = begin + tl.arange(0, BLOCK)
         real = inside[:, None] & (column < width)[None, :]
         part = tl.load(x + row * width + column, mask=column < width, other=0.0).to(tl.float32)[None, :]
-        q += tl.sum(tl.load(weight + first[:, None] * width + column[None, :], mask=real, other=0.0) * part, 1)
-        k += tl.sum(
-            tl.load(weight + (first + heads * RANK)[:, None] * width + column[None, :], mask=real, other=0.0) * part, 1
-        )
-        v += tl.sum(
-            tl.load(weight + (first + 2 * heads * RANK)[:, None] * width + column[None, :], mask=real, other=0.0)
-            * part,
-            1,
-        )
-        b += tl.sum(tl.load(weight + gate[:, None] * width + column[None, :], mask=real, other=0.0) * part, 1)
+        q += _project(weight, first, column, width, part, real)
+        k += _project(weight, first + heads * RANK, column, width, part, real)
+        v += _project(weight, first + 2 * heads * RANK, column, width, part, real)
+        b += _project(weight, gate, column, width, part, real)
         if OWN_DECAY:
-            d += tl.sum(tl.load(weight + decay[:, None] * width + column[None, :], mask=real, other=0.0) * part, 1)
+            d += _project(weight, decay, column, width, part, real)
     query, key = _squashed_unit(q, eps), _squashed_unit(k, eps)
     beta = tl.sigmoid(b + tl.load(bias + gate, mask=inside, other=0.0))
     keep = 1 - beta
