@@ -1,0 +1,1 @@
+"""Keep what was said, verbatim, in SQL, and find it again by words and by meaning."""

@@ -1,0 +1,67 @@
+"""Choose records by what is known of them; a filter can only narrow a namespace, never leave it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import ColumnElement, and_, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+
+from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.records import Trust
+from deltamem_agents.archive.tables import records
+
+__all__ = ["RecordFilter"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Say which records are meant; what is None or empty asks for nothing.
+
+    thread, source, role: exactly these. tags: all of them. min_trust: this or more. since, until: when the text was
+    said, both ends included. as_of: the versions that were in force at that time, instead of the newest ones.
+    """
+
+    thread: str | None = None
+    source: str | None = None
+    role: str | None = None
+    tags: tuple[str, ...] = ()
+    min_trust: Trust | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    as_of: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for what in ("since", "until", "as_of"):
+            time = getattr(self, what)
+            if time is not None and time.tzinfo is None:
+                raise RecordInvalidError(f"{what} carries a time zone, such as datetime.now(UTC); got {time!r}")
+
+    def condition(self, namespace: str, dialect: str) -> ColumnElement[bool]:
+        """Return the SQL for records of this namespace (its key) that the filter lets through and that live now."""
+        column = records.c
+        conditions = [column.namespace == namespace, or_(column.expires.is_(None), column.expires > datetime.now(UTC))]
+        for name in ("thread", "source", "role"):
+            value = getattr(self, name)
+            if value is not None:
+                conditions.append(column[name] == value)
+        if self.min_trust is not None:
+            conditions.append(column.trust >= int(self.min_trust))
+        if self.since is not None:
+            conditions.append(column.created >= self.since)
+        if self.until is not None:
+            conditions.append(column.created <= self.until)
+        conditions += [_tagged(tag, dialect) for tag in self.tags]
+        return and_(*conditions, self._in_force())
+
+    def _in_force(self) -> ColumnElement[bool]:
+        if self.as_of is None:
+            return records.c.superseded_by.is_(None)
+        replaced_later = or_(records.c.superseded_at.is_(None), records.c.superseded_at > self.as_of)
+        return and_(records.c.created <= self.as_of, replaced_later)
+
+
+def _tagged(tag: str, dialect: str) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return cast(records.c.tags, JSONB).contains([tag])
+    each = func.json_each(records.c.tags).table_valued("value")
+    return select(each.c.value).where(each.c.value == tag).exists()

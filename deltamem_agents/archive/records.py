@@ -1,0 +1,104 @@
+"""Say what a record is, and what can be stored."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from deltamem_agents.archive.errors import RecordInvalidError
+
+__all__ = [
+    "Namespace",
+    "Record",
+    "Trust",
+    "content_hash",
+    "namespace_key",
+    "require_name",
+    "require_storable",
+]
+
+Namespace = tuple[str, ...]
+
+# Together these fit into one entry of a Postgres index, which has room for about 2,700 bytes.
+MAX_NAMESPACE_BYTES = 1024
+MAX_NAME_BYTES = 512
+
+
+class Trust(IntEnum):
+    """Say how far a record's source is trusted; a greater number is more."""
+
+    LOW = 0
+    MEDIUM = 1
+    HIGH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Hold one verbatim text with what is known of it; times are aware and in UTC."""
+
+    id: str
+    namespace: Namespace
+    text: str
+    hash: str
+    thread: str | None
+    message_id: str | None
+    role: str
+    source: str
+    trust: Trust
+    tags: tuple[str, ...]
+    created: datetime
+    expires: datetime | None
+    version: int
+    supersedes: str | None
+    superseded_by: str | None
+    superseded_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: RowMapping) -> "Record":
+        """Read a row of the table `archive_records`."""
+        values: dict[str, Any] = {name: row[name] for name in cls.__slots__}
+        values["namespace"] = tuple(json.loads(values["namespace"]))
+        values["tags"] = tuple(values["tags"])
+        values["trust"] = Trust(values["trust"])
+        return cls(**values)
+
+
+def namespace_key(namespace: Namespace) -> str:
+    """Encode a namespace as the one text that stands for it; two namespaces never share a text.
+
+    Raises RecordInvalidError for anything but a non-empty tuple of non-empty labels, 1,024 bytes long at most.
+    """
+    if not isinstance(namespace, tuple) or not namespace or not all(isinstance(x, str) and x for x in namespace):
+        raise RecordInvalidError(f"a namespace is a non-empty tuple of non-empty labels; got {namespace!r}")
+    for label in namespace:
+        require_storable("a label of the namespace", label)
+    key = json.dumps(namespace, ensure_ascii=False, separators=(",", ":"))
+    if len(key.encode()) > MAX_NAMESPACE_BYTES:
+        raise RecordInvalidError(
+            f"a namespace has at most {MAX_NAMESPACE_BYTES} bytes as JSON; got {len(key.encode())}"
+        )
+    return key
+
+
+def require_name(what: str, name: str) -> None:
+    """Raise RecordInvalidError for a name that is empty, not storable, or longer than 512 bytes."""
+    require_storable(what, name)
+    if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise RecordInvalidError(f"{what} has 1 to {MAX_NAME_BYTES} bytes; got {len(name.encode())}")
+
+
+def require_storable(what: str, text: str) -> None:
+    """Raise RecordInvalidError for text that one of the databases would refuse or change: NUL and lone surrogates."""
+    if not isinstance(text, str):
+        raise RecordInvalidError(f"{what} is a str; got {type(text).__name__}")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise RecordInvalidError(f"{what} holds NUL or a lone surrogate, which SQL cannot store; remove it first")
+
+
+def content_hash(text: str) -> str:
+    """Identify a text, byte for byte: the SHA-256 of its UTF-8 in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,250 @@
+"""Write records inside a transaction that the caller has begun; the indexes are written in the same one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from langchain_core.utils.uuid import uuid7
+from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select
+
+from deltamem_agents.archive.dialects import insert_into
+from deltamem_agents.archive.entries import Entry, Space, enter, leave, lock_spaces, locked_space
+from deltamem_agents.archive.errors import (
+    RecordConflictError,
+    RecordInvalidError,
+    RecordNotFoundError,
+    VersionConflictError,
+)
+from deltamem_agents.archive.postings import NO_POSITION, relink
+from deltamem_agents.archive.records import Record, Trust, content_hash, require_name, require_storable
+from deltamem_agents.archive.tables import messages, records
+
+__all__ = ["NewRecord", "add", "delete_where", "update", "whole_records"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """Hold a text to be stored, and what is known of it.
+
+    `thread` and `message_id` come together: they name the message that the text was. `ttl` counts from the write.
+    Raises RecordInvalidError for text with NUL, for names that are empty or too long, and for a ttl of zero or less.
+    """
+
+    text: str
+    thread: str | None = None
+    message_id: str | None = None
+    role: str = "user"
+    source: str = "user"
+    trust: Trust = Trust.MEDIUM
+    tags: tuple[str, ...] = ()
+    created: datetime | None = None
+    ttl: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        require_storable("the text of a record", self.text)
+        if not self.text:
+            raise RecordInvalidError("the text of a record is empty")
+        if (self.thread is None) != (self.message_id is None):
+            raise RecordInvalidError("a message is named by thread and message_id; give both or neither")
+        names = {"thread": self.thread, "message_id": self.message_id, "role": self.role, "source": self.source}
+        for what, name in names.items():
+            if name is not None:
+                require_name(what, name)
+        for tag in self.tags:
+            require_name("a tag", tag)
+        if self.ttl is not None and self.ttl <= timedelta(0):
+            raise RecordInvalidError(f"a ttl is positive; got {self.ttl}")
+
+
+def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Record]:
+    """Store texts, each once; see `RecordStore.add`."""
+    space = locked_space(connection, "record", namespace)
+    writer = _Writer(connection, namespace, space, now)
+    added = [writer.add(one) for one in new]
+    enter(connection, space.id, writer.entered)
+    return added
+
+
+class _Writer:
+    """Store texts of one namespace, and gather what the indexes have to be told."""
+
+    def __init__(self, connection: Connection, namespace: str, space: Space, now: datetime) -> None:
+        self.connection = connection
+        self.namespace = namespace
+        self.space = space
+        self.now = now
+        self.entered: list[Entry] = []
+        self._last: dict[str, int] = {}
+
+    def add(self, new: NewRecord) -> Record:
+        digest = content_hash(new.text)
+        known = self._known_message(new, digest)
+        if known is not None:
+            return known
+        same = (records.c.namespace == self.namespace) & (records.c.hash == digest)
+        delete_where(self.connection, same & (records.c.expires <= self.now), keep_space=True)
+        values = self._values(new, digest)
+        stored = _stored(self.connection, values)
+        newest = select(records).where(same, records.c.superseded_by.is_(None))
+        row = self.connection.execute(newest).mappings().one()
+        if stored:
+            previous = self._previous(new.thread, values["position"])
+            self.entered.append(Entry(row["id"], values["position"], new.text, previous))
+        else:
+            row = self._live_longer(row, values["expires"])
+        self._remember_message(new, row)
+        return Record.from_row(row)
+
+    def _values(self, new: NewRecord, digest: str) -> dict[str, Any]:
+        return {
+            "id": uuid7().hex,
+            "namespace": self.namespace,
+            "space": self.space.id,
+            "position": self.space.next_position + len(self.entered),
+            "text": new.text,
+            "hash": digest,
+            "thread": new.thread,
+            "message_id": new.message_id,
+            "role": new.role,
+            "source": new.source,
+            "trust": int(new.trust),
+            "tags": list(new.tags),
+            "created": new.created or self.now,
+            "expires": None if new.ttl is None else self.now + new.ttl,
+            "version": 1,
+        }
+
+    def _previous(self, thread: str | None, position: int) -> int:
+        """Return the position before this one in its thread."""
+        if thread is None:
+            return NO_POSITION
+        if thread not in self._last:
+            self._last[thread] = _neighbour(self.connection, self.space.id, thread, below=position)
+        before, self._last[thread] = self._last[thread], position
+        return before
+
+    def _known_message(self, new: NewRecord, digest: str) -> Record | None:
+        """Return the record that this message became before, if nothing is left to write."""
+        if new.thread is None:
+            return None
+        this = (messages.c.thread == new.thread) & (messages.c.message_id == new.message_id)
+        chosen = select(messages).where(this, messages.c.namespace == self.namespace)
+        row = self.connection.execute(chosen).mappings().one_or_none()
+        if row is None:
+            return None
+        if row["hash"] != digest:
+            raise RecordConflictError(
+                f"message {new.message_id!r} of thread {new.thread!r} was archived with another text, as record "
+                f"{row['record']!r}; update that record instead"
+            )
+        found = self.connection.execute(select(records).where(records.c.id == row["record"])).mappings().one_or_none()
+        if found is None or (found["expires"] is not None and found["superseded_by"] is None):
+            return None  # gone, or to live longer from now on
+        return Record.from_row(found)
+
+    def _live_longer(self, row: RowMapping, expires: datetime | None) -> RowMapping:
+        if row["expires"] is None or (expires is not None and expires <= row["expires"]):
+            return row
+        change = records.update().where(records.c.id == row["id"]).values(expires=expires).returning(records)
+        return self.connection.execute(change).mappings().one()
+
+    def _remember_message(self, new: NewRecord, row: RowMapping) -> None:
+        if new.thread is None:
+            return
+        values = {"namespace": self.namespace, "thread": new.thread, "message_id": new.message_id}
+        values |= {"record": row["id"], "hash": row["hash"]}
+        self.connection.execute(insert_into(self.connection, messages).on_conflict_do_nothing().values(values))
+
+
+def update(
+    connection: Connection, namespace: str, record_id: str, text: str, expected_version: int, now: datetime
+) -> Record:
+    """Replace a record by a new version; see `RecordStore.update`."""
+    require_storable("the text of a record", text)
+    if not text:
+        raise RecordInvalidError("the text of a record is empty; delete the record instead")
+    space = locked_space(connection, "record", namespace)
+    mine = (records.c.namespace == namespace) & (records.c.id == record_id)
+    row = connection.execute(select(records).where(mine)).mappings().one_or_none()
+    _require_current(row, record_id, expected_version, now)
+    digest = content_hash(text)
+    same = (records.c.namespace == namespace) & (records.c.hash == digest)
+    delete_where(connection, same & (records.c.expires <= now), keep_space=True)
+    new_id = uuid7().hex
+    connection.execute(records.update().where(mine).values(superseded_by=new_id, superseded_at=now))
+    changed = {"id": new_id, "position": space.next_position, "text": text, "hash": digest, "created": now}
+    values = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
+    if not _stored(connection, values):
+        raise RecordConflictError("another record of the namespace holds this text already")
+    previous = _neighbour(connection, space.id, values["thread"], below=values["position"])
+    enter(connection, space.id, [Entry(new_id, space.next_position, text, previous)])
+    return Record.from_row(connection.execute(select(records).where(records.c.id == new_id)).mappings().one())
+
+
+def whole_records(connection: Connection, namespace: str, record_ids: Sequence[str]) -> set[str]:
+    """Return these ids with those of every other version of the same records."""
+    found: set[str] = set()
+    wanted = set(record_ids)
+    mine = records.c.namespace == namespace
+    while wanted:
+        linked = or_(*(column.in_(wanted) for column in (records.c.id, records.c.supersedes, records.c.superseded_by)))
+        versions = set(connection.execute(select(records.c.id).where(mine, linked)).scalars())
+        wanted = versions - found
+        found |= versions
+    return found
+
+
+def delete_where(connection: Connection, chosen: ColumnElement[bool], *, keep_space: bool = False) -> int:
+    """Delete the chosen versions with the messages that led to them; return how many versions there were."""
+    spaces = connection.execute(select(records.c.space).where(chosen).distinct()).scalars().all()
+    if not spaces:
+        return 0
+    lock_spaces(connection, spaces)
+    columns = (records.c.id, records.c.space, records.c.position, records.c.thread, records.c.text)
+    gone = connection.execute(records.delete().where(chosen).returning(*columns)).all()
+    left: dict[int, list[Entry]] = defaultdict(list)
+    for row in gone:
+        connection.execute(messages.delete().where(messages.c.record == row.id))
+        left[row.space].append(Entry(row.id, row.position, row.text))
+    for row in gone:
+        if row.thread is not None:
+            _close_gap(connection, row.space, row.thread, row.position)
+    for space, entries in left.items():
+        leave(connection, space, entries, keep_space=keep_space)
+    return len(gone)
+
+
+def _stored(connection: Connection, values: dict[str, Any]) -> bool:
+    """Insert a version, unless the namespace holds its text already; say whether it did."""
+    insert = insert_into(connection, records).on_conflict_do_nothing().values(values)
+    return connection.execute(insert.returning(records.c.id)).one_or_none() is not None
+
+
+def _require_current(row: RowMapping | None, record_id: str, expected_version: int, now: datetime) -> None:
+    if row is None or (row["expires"] is not None and row["expires"] <= now):
+        raise RecordNotFoundError(f"the namespace holds no record {record_id!r}")
+    if row["superseded_by"] is not None or row["version"] != expected_version:
+        raise VersionConflictError(
+            f"record {record_id!r} is at version {row['version']}, expected {expected_version}"
+            + (f", and replaced by {row['superseded_by']!r}" if row["superseded_by"] else "")
+            + "; read it again before you change it"
+        )
+
+
+def _close_gap(connection: Connection, space: int, thread: str, position: int) -> None:
+    """Let the position after a deleted one follow the one before it."""
+    later = (records.c.space == space) & (records.c.thread == thread) & (records.c.position > position)
+    following = connection.execute(select(func.min(records.c.position)).where(later)).scalar_one()
+    if following is not None:
+        relink(connection, space, following, _neighbour(connection, space, thread, below=position))
+
+
+def _neighbour(connection: Connection, space: int, thread: str | None, *, below: int) -> int:
+    """Return the last position of a thread before `below`."""
+    if thread is None:
+        return NO_POSITION
+    earlier = (records.c.space == space) & (records.c.thread == thread) & (records.c.position < below)
+    found = connection.execute(select(func.max(records.c.position)).where(earlier)).scalar_one()
+    return NO_POSITION if found is None else int(found)
