@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         WindowOverflowError,
     )
+    from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.memory_cell import MemoryCell, TurnReport, memory_from, use_memory
@@ -42,6 +43,7 @@ _HOMES = {
         "UnsupportedModelError",
         "WindowOverflowError",
     ),
+    "deltamem_agents.archive.store": ("MemoryStore",),
     "deltamem_agents.chat_models": ("ChatDeltaMem",),
     "deltamem_agents.checkpoint": ("open_checkpointer",),
     "deltamem_agents.memory_cell": ("MemoryCell", "TurnReport", "memory_from", "use_memory"),
@@ -59,6 +61,7 @@ __all__ = [
     "DeltaMemMiddleware",
     "EngineClosedError",
     "MemoryCell",
+    "MemoryStore",
     "PromptError",
     "StateError",
     "StateFormatError",

@@ -74,6 +74,7 @@ PUBLIC = {
         "DeltaMemMiddleware",
         "EngineClosedError",
         "MemoryCell",
+        "MemoryStore",
         "PromptError",
         "StateError",
         "StateFormatError",

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from filelock import FileLock
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from backbone import ConfigError
 from deltamem_agents.archive.errors import ArchiveError
@@ -110,6 +110,10 @@ def _migrate(engine: Engine) -> None:
         raise ArchiveError(
             f"the archive's tables were made by a newer version of this project; upgrade it ({error})"
         ) from error
+    except SQLAlchemyError as error:
+        engine.dispose()
+        reason = getattr(error, "orig", None) or error
+        raise ArchiveError(f"the archive's database cannot be opened: {reason}") from error
     except BaseException:
         engine.dispose()
         raise

@@ -67,7 +67,7 @@ class Record:
         return cls(**values)
 
 
-def namespace_key(namespace: Namespace) -> str:
+def namespace_key(namespace: object) -> str:
     """Encode a namespace as the one text that stands for it; two namespaces never share a text.
 
     Raises RecordInvalidError for anything but a non-empty tuple of non-empty labels, 1,024 bytes long at most.
@@ -91,7 +91,7 @@ def require_name(what: str, name: str) -> None:
         raise RecordInvalidError(f"{what} has 1 to {MAX_NAME_BYTES} bytes; got {len(name.encode())}")
 
 
-def require_storable(what: str, text: str) -> None:
+def require_storable(what: str, text: object) -> None:
     """Raise RecordInvalidError for text that one of the databases would refuse or change: NUL and lone surrogates."""
     if not isinstance(text, str):
         raise RecordInvalidError(f"{what} is a str; got {type(text).__name__}")

@@ -20,7 +20,20 @@ from sqlalchemy.types import TypeDecorator
 
 from deltamem_agents.archive.errors import RecordInvalidError
 
-__all__ = ["UtcTime", "blocks", "items", "messages", "metadata", "outbox", "postings", "records", "settings", "spaces"]
+__all__ = [
+    "UtcTime",
+    "blocks",
+    "from_microseconds",
+    "items",
+    "messages",
+    "metadata",
+    "outbox",
+    "postings",
+    "records",
+    "settings",
+    "spaces",
+    "to_microseconds",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,15 +46,23 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - SQLAlchemy's
         """Turn a time into microseconds; raise RecordInvalidError for one without a time zone."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise RecordInvalidError(f"times carry a time zone, such as datetime.now(UTC); got {value!r}")
-        return (value - _EPOCH) // timedelta(microseconds=1)
+        return None if value is None else to_microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - as above
         """Turn microseconds into a time in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else from_microseconds(value)
+
+
+def to_microseconds(time: datetime) -> int:
+    """Return the microseconds since 1970; raises RecordInvalidError for a time without a time zone."""
+    if time.tzinfo is None:
+        raise RecordInvalidError(f"times carry a time zone, such as datetime.now(UTC); got {time!r}")
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(microseconds: int) -> datetime:
+    """Return the time in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 metadata = MetaData()

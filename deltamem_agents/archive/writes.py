@@ -21,7 +21,7 @@ from deltamem_agents.archive.postings import NO_POSITION, relink
 from deltamem_agents.archive.records import Record, Trust, content_hash, require_name, require_storable
 from deltamem_agents.archive.tables import messages, records
 
-__all__ = ["NewRecord", "add", "delete_where", "update", "whole_records"]
+__all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class _Writer:
         if thread is None:
             return NO_POSITION
         if thread not in self._last:
-            self._last[thread] = _neighbour(self.connection, self.space.id, thread, below=position)
+            self._last[thread] = last_position(self.connection, self.space.id, thread, below=position)
         before, self._last[thread] = self._last[thread], position
         return before
 
@@ -178,7 +178,7 @@ def update(
     values = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
     if not _stored(connection, values):
         raise RecordConflictError("another record of the namespace holds this text already")
-    previous = _neighbour(connection, space.id, values["thread"], below=values["position"])
+    previous = last_position(connection, space.id, row["thread"] if row else None, below=space.next_position)
     enter(connection, space.id, [Entry(new_id, space.next_position, text, previous)])
     return Record.from_row(connection.execute(select(records).where(records.c.id == new_id)).mappings().one())
 
@@ -238,10 +238,10 @@ def _close_gap(connection: Connection, space: int, thread: str, position: int) -
     later = (records.c.space == space) & (records.c.thread == thread) & (records.c.position > position)
     following = connection.execute(select(func.min(records.c.position)).where(later)).scalar_one()
     if following is not None:
-        relink(connection, space, following, _neighbour(connection, space, thread, below=position))
+        relink(connection, space, following, last_position(connection, space, thread, below=position))
 
 
-def _neighbour(connection: Connection, space: int, thread: str | None, *, below: int) -> int:
+def last_position(connection: Connection, space: int, thread: str | None, *, below: int) -> int:
     """Return the last position of a thread before `below`."""
     if thread is None:
         return NO_POSITION

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from backbone import DeltaMemError
+from deltamem_agents.cli.archive import archive
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ adapters = typer.Typer(help="Look into adapters, and convert them.", no_args_is_
 app.add_typer(adapters, name="adapter")
 policies = typer.Typer(help="Try policies without writing anything.", no_args_is_help=True)
 app.add_typer(policies, name="policy")
+app.add_typer(archive, name="archive")
 
 
 @app.callback()
@@ -136,6 +138,21 @@ def try_policy(
     from deltamem_agents.cli.policy import try_examples
 
     try_examples(file, policy=policy, as_json=as_json)
+
+
+Dataset = Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Path of locomo10.json.")]
+Embedding = Annotated[
+    str | None,
+    typer.Option(help="Embeddings as provider:model.", show_default="all-MiniLM-L6-v2 from the extra minilm"),
+]
+
+
+@evaluation.command()
+def retrieval(dataset: Dataset, embeddings: Embedding = None, as_json: AsJson = False) -> None:
+    """Measure how often the archive finds the turns that answer a question, beside plainer searches."""
+    from deltamem_agents.cli.retrieval import print_retrieval
+
+    print_retrieval(dataset=dataset, embeddings=embeddings, as_json=as_json)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, func, select
 
-from deltamem_agents.archive.bm25 import FieldWeights, load_corpus, score_words
+from deltamem_agents.archive.bm25 import load_corpus, score_words
 from deltamem_agents.archive.database import open_database
 from deltamem_agents.archive.postings import BLOCK
 from deltamem_agents.archive.record_store import RecordStore
@@ -63,7 +63,7 @@ def naive_scores(texts: Sequence[str], groups: Sequence[Sequence[int]], question
         rarity = math.log(1 + (len(documents) - found + 0.5) / (found + 0.5))
         for number, document in enumerate(documents):
             often = document[term]
-            scores[number] += rarity * often * 2.2 / (often + 1.2 * (0.25 + 0.75 * lengths[number] / mean))
+            scores[number] += rarity * often * 2.2 / (often + 1.2 * (0.6 + 0.4 * lengths[number] / mean))
     best = max(scores) or 1.0
     return [score / best for score in scores]
 
@@ -83,21 +83,17 @@ def test_scores_are_those_of_the_definition(store: RecordStore, said: list[Any],
         return
     numbers = range(len(kept))
     threads = [[n for n in numbers if kept[n].thread == kept[m].thread] if kept[m].thread else [m] for m in numbers]
-    before = [[n for n in thread if n < m][-1:] for m, thread in enumerate(threads)]
-    after = [[n for n in thread if n > m][:1] for m, thread in enumerate(threads)]
-    groups = {
-        FieldWeights(1, 0, 0): [[m] for m in numbers],
-        FieldWeights(0, 1, 0): [[m, *before[m]] for m in numbers],
-        FieldWeights(0, 0, 1): [[m, *before[m], *after[m]] for m in numbers],
-    }
+    before = [[n for n in thread if n < m] for m, thread in enumerate(threads)]
+    after = [[n for n in thread if n > m] for m, thread in enumerate(threads)]
+    groups = {reach: [[m, *before[m][::-1][:reach], *after[m][:reach]] for m in numbers] for reach in (0, 1, 2)}
     engine = store._engine
     with engine.connect() as connection:
         space = connection.execute(select(spaces.c.id).where(spaces.c.namespace == '["n"]')).scalar_one()
         places = dict(connection.execute(select(records.c.id, records.c.position)).all())  # type: ignore[arg-type]
         corpus = load_corpus(connection, space, terms_of(" ".join(question)))
-    for weights, members in groups.items():
+    for reach, members in groups.items():
         expected = naive_scores([record.text for record in kept], members, " ".join(question))
-        found = score_words(corpus, weights)[[places[record.id] for record in kept]]
+        found = score_words(corpus, reach)[[places[record.id] for record in kept]]
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
@@ -129,11 +125,11 @@ def test_a_space_grows_over_many_blocks(sqlite_url: str) -> None:
         engine = store._engine
         with engine.connect() as connection:
             corpus = load_corpus(connection, 1, ["appl"])
-        scores = score_words(corpus, FieldWeights(1, 0, 0))
+        scores = score_words(corpus)
         assert np.flatnonzero(scores).tolist() == [BLOCK - 1, BLOCK, BLOCK + 1]
         assert corpus.previous[[0, BLOCK - 1, BLOCK, BLOCK + 1]].tolist() == [-1, BLOCK - 2, BLOCK - 1, BLOCK]
         store.delete(NS, [last[0].id])
         with engine.connect() as connection:
             corpus = load_corpus(connection, 1, ["appl"])
-        assert np.flatnonzero(score_words(corpus, FieldWeights(1, 0, 0))).tolist() == [BLOCK, BLOCK + 1]
+        assert np.flatnonzero(score_words(corpus)).tolist() == [BLOCK, BLOCK + 1]
         assert corpus.previous[BLOCK] == BLOCK - 2

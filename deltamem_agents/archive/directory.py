@@ -1,0 +1,101 @@
+"""Own an index directory: one process at a time, a manifest that says what is in it, and broken folders set aside."""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
+from deltamem_agents.archive.probe import probe
+
+__all__ = ["IndexDirectory", "Manifest"]
+
+_MANIFEST = "index.json"
+_BROKEN = "broken-"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Say what an index holds.
+
+    id: of the index, known to the record as well. generation: how many batches went in. model, dims: of its vectors;
+    dims is 0 before the first. folder: where Chroma keeps them.
+    """
+
+    id: str
+    generation: int
+    model: str
+    dims: int
+    folder: str
+
+
+class IndexDirectory:
+    """Hold the lock of an index directory, and read and write what lies in it.
+
+    Layout: index.lock, index.json, and one folder of Chroma's that the manifest names.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory if it is missing, and lock it; raises IndexBusyError if another owner has it."""
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path = path
+        self._lock = FileLock(path / "index.lock", thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise IndexBusyError(f"the index in {path} is open in another process or store") from error
+
+    def release(self) -> None:
+        """Let another owner have the directory."""
+        self._lock.release()
+
+    def read(self) -> Manifest | None:
+        """Return the manifest, or None where there is no index; raises IndexBrokenError for a spoilt one."""
+        file = self.path / _MANIFEST
+        if not file.exists():
+            return None
+        try:
+            return Manifest(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise IndexBrokenError(f"{file} cannot be read ({error})") from error
+
+    def write(self, manifest: Manifest) -> None:
+        """Replace the manifest; after a crash there is the old one or the new one."""
+        file = self.path / _MANIFEST
+        new = file.with_suffix(".new")
+        with new.open("w", encoding="utf-8") as stream:
+            json.dump(asdict(manifest), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(file)
+
+    def new_folder(self) -> str:
+        """Make an empty folder for Chroma; return its name."""
+        name = uuid.uuid4().hex
+        (self.path / name).mkdir(mode=0o700)
+        return name
+
+    def folder(self, manifest: Manifest) -> str:
+        """Return the path of the manifest's folder, once a process of its own has opened it without harm.
+
+        Raises:
+            IndexBrokenError: it is missing, or it could not be read; then it has been set aside.
+        """
+        folder = self.path / manifest.folder
+        if not folder.is_dir():
+            raise IndexBrokenError(f"{folder} is missing")
+        fault = probe(str(folder))
+        if fault is not None:
+            folder.rename(self.path / f"{_BROKEN}{manifest.folder}")
+            raise IndexBrokenError(f"{folder} cannot be read and was set aside ({fault})")
+        return str(folder)
+
+    def remove_others(self, kept: str) -> None:
+        """Remove every folder but `kept`: older ones, and broken ones."""
+        for other in self.path.iterdir():
+            if other.is_dir() and other.name != kept:
+                shutil.rmtree(other)

@@ -1,0 +1,83 @@
+"""Take any LangChain embeddings, give them a name, and check what they return."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from langchain.embeddings import init_embeddings
+from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
+
+from backbone import ConfigError
+from deltamem_agents.archive.errors import EmbeddingError
+
+__all__ = ["Embedder", "resolve_embeddings"]
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Turn texts into vectors that can be compared.
+
+    `name` says which model made them: vectors of two models are never mixed.
+    """
+
+    name: str
+    embeddings: Embeddings
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors [len(texts), dims]; raises EmbeddingError for any that cannot be compared."""
+        return _checked(self.embeddings.embed_documents(list(texts)), len(texts), self.name)
+
+    def embed_query(self, text: str) -> Vectors:
+        """Return the vector [dims] of a question; raises EmbeddingError as `embed_texts` does."""
+        vector: Vectors = _checked([self.embeddings.embed_query(text)], 1, self.name)[0]
+        return vector
+
+
+def resolve_embeddings(embeddings: Embeddings | str | None) -> Embedder | None:
+    """Return an embedder for LangChain embeddings, for "provider:model", or for what is installed.
+
+    None is all-MiniLM-L6-v2 if the extra `minilm` is installed, and otherwise no embedder. Raises ConfigError for a
+    provider that is unknown or not installed.
+    """
+    if isinstance(embeddings, Embeddings):
+        return Embedder(_name_of(embeddings), embeddings)
+    if isinstance(embeddings, str):
+        return Embedder(embeddings, _initialised(embeddings))
+    if embeddings is not None:
+        raise ConfigError(f"embeddings are LangChain Embeddings or 'provider:model'; got {type(embeddings).__name__}")
+    # Loading torch takes seconds, so it is asked for only where MiniLM can be used.
+    from deltamem_agents.archive.minilm import MiniLMEmbeddings, minilm_folder  # noqa: PLC0415
+
+    return None if minilm_folder() is None else Embedder(MiniLMEmbeddings.model_name, MiniLMEmbeddings())
+
+
+def _initialised(name: str) -> Embeddings:
+    try:
+        made = init_embeddings(name)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"embeddings {name!r} cannot be made: {error}") from error
+    if not isinstance(made, Embeddings):
+        raise ConfigError(f"embeddings {name!r} are no LangChain Embeddings but {type(made).__name__}")
+    return made
+
+
+def _name_of(embeddings: Embeddings) -> str:
+    """Return the class, and the model if the class says which it is."""
+    kind = type(embeddings)
+    models = (getattr(embeddings, attribute, None) for attribute in ("model", "model_name", "model_id"))
+    model = next((model for model in models if isinstance(model, str)), None)
+    named = f"{kind.__module__}.{kind.__qualname__}"
+    return named if model is None else f"{named}:{model}"
+
+
+def _checked(found: Sequence[Sequence[float]], count: int, name: str) -> Vectors:
+    if len(found) != count or len({len(vector) for vector in found}) > 1:
+        lengths = sorted({len(vector) for vector in found})
+        raise EmbeddingError(f"{name} was asked for {count} vectors of one length; got {len(found)} of {lengths}")
+    vectors = np.asarray(found, np.float32)
+    if not np.isfinite(vectors).all():
+        raise EmbeddingError(f"{name} returned a vector with NaN or infinity")
+    return vectors

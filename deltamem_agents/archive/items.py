@@ -1,0 +1,155 @@
+"""Keep the items of a LangGraph store in SQL: values by namespace and key, each write a new entry of the indexes."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from langchain_core.utils.uuid import uuid7
+from langgraph.store.base import GetOp, Item, ListNamespacesOp, MatchCondition, PutOp, get_text_at_path
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, or_, select
+
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.entries import Entry, enter, leave, lock_spaces, locked_space
+from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.records import Namespace, namespace_key, require_storable
+from deltamem_agents.archive.tables import items, spaces
+
+__all__ = ["alive", "below", "get", "item_of", "list_namespaces", "put", "refresh", "remove_where"]
+
+MAX_KEY_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A value as it is stored: JSON, and the texts in it that are searched."""
+
+    value: str
+    texts: list[str]
+
+
+def alive(now: datetime) -> ColumnElement[bool]:
+    """Return the SQL for items that have not expired."""
+    return or_(items.c.expires.is_(None), items.c.expires > now)
+
+
+def below(column: Any, prefix: Namespace) -> ColumnElement[bool]:
+    """Return the SQL for namespaces that begin with these labels; the one place where a prefix is compared.
+
+    Whole labels are compared, character by character: no wildcard and no separator can be smuggled in.
+    """
+    if not prefix:
+        return and_(True)
+    key = namespace_key(prefix)
+    start = f"{key[:-1]},"
+    return or_(column == key, func.substr(column, 1, len(start)) == start)
+
+
+def get(connection: Connection, op: GetOp, now: datetime) -> Item | None:
+    """Return an item, or None if the namespace does not hold it."""
+    this = (items.c.namespace == namespace_key(op.namespace)) & (items.c.key == op.key)
+    row = connection.execute(select(items).where(this, alive(now))).mappings().one_or_none()
+    return None if row is None else Item(**item_of(row))
+
+
+def item_of(row: RowMapping) -> dict[str, Any]:
+    """Return the fields of a LangGraph item."""
+    return {
+        "namespace": tuple(json.loads(row["namespace"])),
+        "key": row["key"],
+        "value": json.loads(row["value"]),
+        "created_at": row["created"],
+        "updated_at": row["updated"],
+    }
+
+
+def refresh(engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetime) -> None:
+    """Let those of these items that have a time to live begin it anew."""
+    these = or_(*(and_(items.c.namespace == namespace_key(space), items.c.key == key) for space, key in names))
+    found = select(items.c.id, items.c.ttl_minutes).where(these, alive(now), items.c.ttl_minutes.is_not(None))
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        rows = connection.execute(found).all()
+    if not rows:
+        return
+    with engine.begin() as connection:
+        for row in rows:
+            expires = now + timedelta(minutes=row.ttl_minutes)
+            connection.execute(items.update().where(items.c.id == row.id).values(expires=expires))
+
+
+def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime) -> None:
+    """Store, replace or delete one item."""
+    namespace = namespace_key(op.namespace)
+    this = (items.c.namespace == namespace) & (items.c.key == op.key)
+    if op.value is None:
+        remove_where(connection, this)
+        return
+    written = _written(op.key, op.value, fields if op.index is None else op.index or ())
+    space = locked_space(connection, "item", namespace)
+    old = connection.execute(items.delete().where(this).returning(items)).mappings().one_or_none()
+    created = now
+    if old is not None:
+        leave(connection, space.id, [_entry(dict(old))], keep_space=True)
+        created = old["created"] if old["expires"] is None or old["expires"] > now else now
+    row = {
+        "id": uuid7().hex,
+        "namespace": namespace,
+        "space": space.id,
+        "position": space.next_position,
+        "key": op.key,
+        "value": written.value,
+        "texts": json.dumps(written.texts),
+        "created": created,
+        "updated": now,
+        "ttl_minutes": op.ttl,
+        "expires": None if op.ttl is None else now + timedelta(minutes=op.ttl),
+    }
+    connection.execute(items.insert().values(row))
+    enter(connection, space.id, [_entry(row)])
+
+
+def remove_where(connection: Connection, chosen: ColumnElement[bool]) -> int:
+    """Delete the chosen items; return how many there were."""
+    owners = connection.execute(select(items.c.space).where(chosen).distinct()).scalars().all()
+    if not owners:
+        return 0
+    lock_spaces(connection, owners)
+    gone = connection.execute(items.delete().where(chosen).returning(items)).mappings().all()
+    for space in owners:
+        leave(connection, space, [_entry(dict(row)) for row in gone if row["space"] == space])
+    return len(gone)
+
+
+def list_namespaces(connection: Connection, op: ListNamespacesOp, now: datetime) -> list[Namespace]:
+    """Return the namespaces that hold an item, in order."""
+    held = select(items.c.id).where(items.c.space == spaces.c.id, alive(now)).exists()
+    keys = connection.execute(select(spaces.c.namespace).where(spaces.c.kind == "item", held)).scalars()
+    found = {tuple(json.loads(key)) for key in keys}
+    chosen = {name for name in found if all(_matches(condition, name) for condition in op.match_conditions or ())}
+    cut = sorted({name[: op.max_depth] for name in chosen})
+    return cut[op.offset : op.offset + op.limit]
+
+
+def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
+    path = condition.path
+    if len(path) > len(namespace):
+        return False
+    part = namespace[: len(path)] if condition.match_type == "prefix" else namespace[len(namespace) - len(path) :]
+    return all(wanted in {"*", label} for wanted, label in zip(path, part, strict=True))
+
+
+def _written(key: str, value: Mapping[str, Any], paths: Sequence[str]) -> _Written:
+    require_storable("a key", key)
+    if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
+        raise RecordInvalidError(f"a key has 1 to {MAX_KEY_BYTES} bytes; got {len(key.encode())}")
+    try:
+        kept = json.dumps(dict(value))
+    except (TypeError, ValueError) as error:
+        raise RecordInvalidError(f"the value of {key!r} is not JSON: {error}") from error
+    return _Written(kept, [text for path in paths for text in get_text_at_path(dict(value), path)])
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    texts = json.loads(row["texts"])
+    return Entry(row["id"], row["position"], "\n".join(texts), vectors=len(texts))

@@ -1,0 +1,172 @@
+"""Find records by words and by meaning: BM25 and vectors, over each text and its neighbours, fused into one score.
+
+The weights were chosen by cross-validation over conversations; docs/archive.md says how.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from langchain_core.cross_encoders import BaseCrossEncoder
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, Engine, select
+
+from deltamem_agents.archive.bm25 import Corpus, load_corpus, score_words, with_neighbours
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.archive.records import Namespace, Record, namespace_key
+from deltamem_agents.archive.tables import records, spaces
+from deltamem_agents.archive.terms import terms_of
+from deltamem_agents.archive.vectors import VectorIndex
+
+__all__ = ["DEFAULT_WEIGHTS", "Hit", "Scores", "SearchWeights", "score_namespace", "search_records"]
+
+Floats = NDArray[np.float32]
+
+_NEAREST = 500  # how many vectors are asked for
+_CANDIDATES = 64  # how many of the best are looked up in SQL first
+_RERANKED = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SearchWeights:
+    """Weigh the ways in which a record can suit a question.
+
+    alone, near, wide: BM25 of the text, with one neighbour on each side, with two; the best of each counts 1.
+    meaning: cosine of the text. around: mean cosine of the first neighbours. beyond: that of the second ones.
+    """
+
+    alone: float = 0.3
+    near: float = 0.25
+    wide: float = 0.8
+    meaning: float = 0.85
+    around: float = 0.25
+    beyond: float = 0.5
+
+
+DEFAULT_WEIGHTS = SearchWeights()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Hold a record that was found, and why.
+
+    score: what hits are ordered by. words: its part from BM25. meaning: its cosine similarity, None where vectors were
+    not searched or it was not among the nearest.
+    """
+
+    record: Record
+    score: float
+    words: float
+    meaning: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Hold how well each position [n] of a namespace suits a question, in each way that `SearchWeights` weighs.
+
+    cosines: those of the positions that were among the nearest.
+    """
+
+    alone: Floats
+    near: Floats
+    wide: Floats
+    meaning: Floats
+    around: Floats
+    beyond: Floats
+    cosines: Mapping[int, float]
+
+    def words(self, weights: SearchWeights) -> Floats:
+        """Return the part that comes from words."""
+        found: Floats = weights.alone * self.alone + weights.near * self.near + weights.wide * self.wide
+        return found
+
+    def fused(self, weights: SearchWeights) -> Floats:
+        """Return the whole."""
+        meaning = weights.meaning * self.meaning + weights.around * self.around + weights.beyond * self.beyond
+        found: Floats = self.words(weights) + meaning
+        return found
+
+
+def search_records(
+    engine: Engine,
+    vectors: VectorIndex,
+    namespace: Namespace,
+    query: str,
+    chosen: RecordFilter,
+    limit: int,
+    *,
+    weights: SearchWeights = DEFAULT_WEIGHTS,
+    reranker: BaseCrossEncoder | None = None,
+) -> list[Hit]:
+    """Return the best records of a namespace for a question, the best first; see `MemoryStore.recall`."""
+    key = namespace_key(namespace)
+    scores = score_namespace(engine, vectors, namespace, query)
+    if scores is None:
+        return []
+    words, total = scores.words(weights), scores.fused(weights)
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        condition = chosen.condition(key, connection.dialect.name)
+        hits = _look_up(connection, condition, total, max(limit, _RERANKED if reranker else 0))
+    found = [Hit(record, float(total[at]), float(words[at]), scores.cosines.get(at)) for at, record in hits]
+    return _rerank(reranker, query, found)[:limit] if reranker else found[:limit]
+
+
+def score_namespace(engine: Engine, vectors: VectorIndex, namespace: Namespace, query: str) -> Scores | None:
+    """Score every position of a namespace against a question; None if the namespace or the question is empty."""
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        this = (spaces.c.kind == "record") & (spaces.c.namespace == namespace_key(namespace))
+        space = connection.execute(select(spaces.c.id).where(this)).scalar_one_or_none()
+    if space is None or not query.strip():
+        return None
+    # The question is embedded while no transaction is open.
+    nearest = vectors.nearest(space, vectors.embed(query), _NEAREST)
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        corpus = load_corpus(connection, space, terms_of(query))
+        cosines = _by_position(connection, space, nearest, len(corpus.lengths))
+    alone, near, wide = (score_words(corpus, reach) for reach in (0, 1, 2))
+    return Scores(alone, near, wide, *_meaning(corpus, cosines), cosines)
+
+
+def _by_position(connection: Connection, space: int, near: Mapping[str, float], size: int) -> dict[int, float]:
+    """Turn vector ids into positions below `size`, leaving out what the record does not hold."""
+    ids = {vector_id.partition("#")[0]: cosine for vector_id, cosine in near.items()}
+    mine = (records.c.space == space) & (records.c.position < size)
+    chosen = select(records.c.id, records.c.position).where(records.c.id.in_(ids), mine)
+    return {row.position: ids[row.id] for row in connection.execute(chosen)}
+
+
+def _meaning(corpus: Corpus, cosines: Mapping[int, float]) -> tuple[Floats, Floats, Floats]:
+    """Return each position's cosine, and the means of its first and second neighbours'.
+
+    What is not among the nearest counts as the farthest that is.
+    """
+    own = np.full_like(corpus.lengths, min(cosines.values(), default=0.0))
+    own[list(cosines)] = list(cosines.values())
+    first, second = (with_neighbours(corpus, own, reach) for reach in (1, 2))
+    around: Floats = (first - own) / np.float32(2)
+    beyond: Floats = (second - first) / np.float32(2)
+    return own, around, beyond
+
+
+def _look_up(
+    connection: Connection, condition: ColumnElement[bool], total: Floats, limit: int
+) -> list[tuple[int, Record]]:
+    """Return the best positions whose records the filter lets through, looking further until there are enough."""
+    order = np.argsort(-total, kind="stable")
+    order = order[total[order] > 0]
+    found: list[tuple[int, Record]] = []
+    start, width = 0, max(_CANDIDATES, 2 * limit)
+    while start < len(order) and len(found) < limit:
+        places = [int(position) for position in order[start : start + width]]
+        rows = select(records).where(condition, records.c.position.in_(places))
+        by_place = {row["position"]: Record.from_row(row) for row in connection.execute(rows).mappings()}
+        found += [(place, by_place[place]) for place in places if place in by_place]
+        start, width = start + width, min(4 * width, 5_000)
+    return found[:limit]
+
+
+def _rerank(reranker: BaseCrossEncoder, query: str, hits: list[Hit]) -> list[Hit]:
+    scores = reranker.score([(query, hit.record.text) for hit in hits]) if hits else []
+    ordered = sorted(zip(scores, hits, strict=True), key=lambda pair: -pair[0])
+    return [Hit(hit.record, float(score), hit.words, hit.meaning) for score, hit in ordered]

@@ -1,0 +1,43 @@
+"""Count what an archive holds, and what it takes on disk."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, make_url, select, text
+
+from deltamem_agents.archive.database import READ_ONLY, open_database
+from deltamem_agents.archive.outbox import pending
+from deltamem_agents.archive.tables import items, messages, records, spaces
+
+__all__ = ["statistics"]
+
+
+def statistics(database_url: str, index: Path | None) -> dict[str, Any]:
+    """Return counts of records (at their newest version), versions, messages, items, namespaces and pending writes.
+
+    bytes_on_disk: of the database; index_bytes: of the index directory, 0 without one. Bytes per record follow from
+    them.
+    """
+    engine = open_database(database_url)
+    try:
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            newest = select(func.count()).select_from(records).where(records.c.superseded_by.is_(None))
+            counts = {
+                name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+                for name, table in (("versions", records), ("messages", messages), ("items", items))
+            }
+            namespaces = connection.execute(select(func.count(spaces.c.namespace.distinct()))).scalar_one()
+            found = {"records": connection.execute(newest).scalar_one(), **counts, "namespaces": namespaces}
+            found["pending"] = pending(connection)
+            if engine.dialect.name == "postgresql":
+                size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+            else:
+                size = _bytes(Path(str(make_url(database_url).database)))
+    finally:
+        engine.dispose()
+    return {**found, "bytes_on_disk": int(size), "index_bytes": 0 if index is None else _bytes(index)}
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -1,0 +1,132 @@
+"""Write an archive as JSON lines and read it back: every version, message and item, with its ids and times."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, select
+
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.dialects import insert_into
+from deltamem_agents.archive.entries import Entry, enter, locked_space
+from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.postings import NO_POSITION
+from deltamem_agents.archive.records import Namespace, content_hash, namespace_key
+from deltamem_agents.archive.tables import UtcTime, from_microseconds, items, messages, records, to_microseconds
+from deltamem_agents.archive.writes import NewRecord, last_position
+
+__all__ = ["Imported", "export_lines", "import_lines"]
+
+_PAGE = 500
+_TABLES = {"record": records, "message": messages, "item": items}
+# What is given anew: numbers inside one database, and what follows from the text.
+_LOCAL = {"space", "position", "hash"}
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """Count what was read: new rows by kind, and rows that were there already."""
+
+    records: int
+    messages: int
+    items: int
+    known: int
+
+
+def export_lines(engine: Engine, namespace: Namespace | None = None) -> Iterator[str]:
+    """Yield one JSON object for each version, message and item, of one namespace or of all, in a fixed order.
+
+    Times are microseconds since 1970, as they are stored.
+    """
+    for kind, table in _TABLES.items():
+        order = [records.c.position] if kind == "record" else list(table.primary_key.columns)
+        chosen = select(table).order_by(table.c.namespace, *order)
+        if namespace is not None:
+            chosen = chosen.where(table.c.namespace == namespace_key(namespace))
+        start = 0
+        while True:
+            with engine.connect().execution_options(**READ_ONLY) as connection:
+                rows = connection.execute(chosen.limit(_PAGE).offset(start)).mappings().all()
+            yield from (_line(kind, row) for row in rows)
+            start += len(rows)
+            if len(rows) < _PAGE:
+                break
+
+
+def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
+    """Store what `export_lines` has written, all or none; what is there already stays as it is.
+
+    Raises RecordInvalidError for a line that is no such object, with its number.
+    """
+    counts = dict.fromkeys((*_TABLES, "known"), 0)
+    with engine.begin() as connection:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                kind = _import_line(connection, json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise RecordInvalidError(f"line {number} is no record, message or item: {error!r}") from error
+            counts[kind] += 1
+    return Imported(counts["record"], counts["message"], counts["item"], counts["known"])
+
+
+def _line(kind: str, row: RowMapping) -> str:
+    fields: dict[str, Any] = {"kind": kind}
+    for name, value in row.items():
+        if name not in _LOCAL:
+            fields[name] = to_microseconds(value) if isinstance(value, datetime) else value
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _import_line(connection: Connection, fields: dict[str, Any]) -> str:
+    """Store one object; return its kind, or "known" if it was there already."""
+    kind: str = fields.pop("kind")
+    table = _TABLES[kind]
+    wanted = set(table.c.keys()) - _LOCAL
+    if set(fields) != wanted:
+        raise KeyError(f"expected the fields {sorted(wanted)}")
+    key = namespace_key(tuple(json.loads(fields["namespace"])))
+    if key != fields["namespace"]:
+        raise ValueError(f"{fields['namespace']!r} is no namespace")
+    times = {column.name for column in table.c if isinstance(column.type, UtcTime)}
+    row = {
+        name: from_microseconds(value) if name in times and value is not None else value
+        for name, value in fields.items()
+    }
+    if kind == "message":
+        text = select(records.c.hash).where(records.c.id == row["record"], records.c.namespace == key)
+        row["hash"] = connection.execute(text).scalar_one_or_none()
+        if row["hash"] is None:
+            raise ValueError(f"record {row['record']!r} is not there")
+        return kind if _inserted(connection, kind, row) else "known"
+    space = locked_space(connection, kind, key)
+    row |= {"space": space.id, "position": space.next_position}
+    entry = _record(connection, row) if kind == "record" else _item(row)
+    if not _inserted(connection, kind, row):
+        return "known"
+    enter(connection, space.id, [entry])
+    return kind
+
+
+def _inserted(connection: Connection, kind: str, row: Mapping[str, Any]) -> bool:
+    table = _TABLES[kind]
+    insert = insert_into(connection, table).on_conflict_do_nothing().values(dict(row))
+    return connection.execute(insert.returning(table.c.namespace)).one_or_none() is not None
+
+
+def _record(connection: Connection, row: dict[str, Any]) -> Entry:
+    named = {name: row[name] for name in ("text", "thread", "message_id", "role", "source")}
+    NewRecord(**named, tags=tuple(row["tags"]))  # refuses what cannot be stored
+    row["hash"] = content_hash(row["text"])
+    thread, position = row["thread"], row["position"]
+    previous = NO_POSITION if thread is None else last_position(connection, row["space"], thread, below=position)
+    return Entry(row["id"], position, row["text"], previous)
+
+
+def _item(row: dict[str, Any]) -> Entry:
+    json.loads(row["value"])
+    texts = json.loads(row["texts"])
+    return Entry(row["id"], row["position"], "\n".join(texts), vectors=len(texts))

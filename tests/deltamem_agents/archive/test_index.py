@@ -1,0 +1,383 @@
+"""The vector index: fed from the outbox, owned by one, set aside when broken, rebuilt from the record."""
+
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+
+from backbone import ConfigError
+from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
+from deltamem_agents.archive.errors import EmbeddingError, IndexBusyError, IndexMismatchError, VectorIndexError
+from deltamem_agents.archive.indexer import Indexer
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.writes import NewRecord
+
+NS = ("user", "ann")
+PATIENCE_SECONDS = 300
+
+# Forks a process for every step, kills it there, and lets another one look at what is left.
+KILLED_AT_EVERY_STEP = """
+import os, shutil, signal, sys
+from pathlib import Path
+from unittest.mock import patch
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from deltamem_agents.archive import directory, indexer, record_store, writes
+from deltamem_agents.archive.chroma import ChromaIndex
+from deltamem_agents.archive.directory import IndexDirectory
+from deltamem_agents.archive.store import MemoryStore
+
+root, NS = Path(sys.argv[1]), ("user", "ann")
+directory.probe = lambda folder: None  # each look would start an interpreter of its own
+
+def store(folder):
+    made = MemoryStore(f"sqlite:///{folder}/a.sqlite", folder / "index", DeterministicFakeEmbedding(size=4))
+    made.vectors._stop_feeding()  # so that every step happens in this thread, in the same order each time
+    return made
+
+def work(folder, fatal):
+    steps = 0
+    def step():
+        nonlocal steps
+        steps += 1
+        if steps == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def around(function):
+        def wrapped(*args, **options):
+            step()
+            done = function(*args, **options)
+            step()
+            return done
+        return wrapped
+    for owner, names in ((writes, ["add", "delete_where", "update"]), (ChromaIndex, ["upsert", "delete"]),
+                         (IndexDirectory, ["write", "new_folder"]), (indexer, ["acknowledge", "remember_index"])):
+        for name in names:
+            setattr(owner, name, around(getattr(owner, name)))
+    memory = store(folder)
+    for text in ("one", "two", "three"):
+        memory.records.add(NS, writes.NewRecord(text))
+    memory.flush()
+    first, second, _ = memory.records.list(NS)
+    memory.records.delete(NS, [first.id])
+    memory.records.update(NS, second.id, "other", expected_version=1)
+    memory.flush()
+    memory.close()
+
+def look(folder):
+    memory = store(folder)
+    assert memory.vectors.fault is None, memory.vectors.fault
+    for text in ("one", "two", "three"):
+        memory.records.add(NS, writes.NewRecord(text))
+    memory.flush()
+    report = memory.verify()
+    assert report.ok and report.pending == 0 and report.vectors == report.records >= 3, report
+    assert memory.rebuild() == report.records
+    assert memory.verify().ok
+    memory.close()
+
+def in_a_fork(task):
+    child = os.fork()
+    if child == 0:
+        try:
+            task()
+            os._exit(0)
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+fatal = 0
+while True:
+    fatal += 1
+    folder = root / str(fatal)
+    folder.mkdir()
+    ended = in_a_fork(lambda: work(folder, fatal))
+    assert ended in (0, -signal.SIGKILL), ended
+    assert in_a_fork(lambda: look(folder)) == 0, fatal
+    shutil.rmtree(folder)
+    if ended == 0:
+        break
+print(fatal)
+"""
+
+
+class Model(Embeddings):
+    """Embeddings that can be told to fail, and that count how often they were asked."""
+
+    model = "test"
+
+    def __init__(self, size: int = 8) -> None:
+        self.inner = DeterministicFakeEmbedding(size=size)
+        self.fails: Callable[[str], bool] = lambda text: False
+        self.asked = 0
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return vectors, or fail."""
+        self.asked += 1
+        if any(self.fails(text) for text in texts):
+            raise RuntimeError("the provider is down")
+        return self.inner.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return a vector, or fail."""
+        return self.embed_documents([text])[0]
+
+
+@pytest.fixture
+def model() -> Model:
+    """Return embeddings that work."""
+    return Model()
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, sqlite_url: str) -> str:
+    """Name an empty database: SQLite, where a test asks for nothing else."""
+    return str(request.getfixturevalue("postgres_url")) if getattr(request, "param", "") == "postgres" else sqlite_url
+
+
+@pytest.fixture
+def open_store(database: str, tmp_path: Path, model: Model) -> Iterator[Callable[..., MemoryStore]]:
+    """Open the test's archive, with other embeddings if they are given; close it at the end."""
+    opened: list[MemoryStore] = []
+
+    def open_one(embeddings: Embeddings | None = model, index: str = "index") -> MemoryStore:
+        opened.append(MemoryStore.from_url(database, tmp_path / index, embeddings).__enter__())
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def fill(store: MemoryStore, count: int = 5) -> list[str]:
+    texts = [f"fact number{n}" for n in range(count)]
+    return [record.id for record in store.records.add_all(NS, [NewRecord(text) for text in texts])]
+
+
+def found(store: MemoryStore, question: str) -> list[str]:
+    return [hit.record.text for hit in store.recall(NS, question, limit=1)]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+def test_what_is_written_is_found_by_meaning(open_store: Callable[..., MemoryStore], tmp_path: Path) -> None:
+    """The feeding thread brings every write into the index, where only ids and vectors are."""
+    store = open_store()
+    ids = fill(store)
+    store.put(("notes",), "k", {"text": "an item"})
+    store.flush()
+    hit = store.recall(NS, "fact number3")[0]
+    assert hit.record.text == "fact number3"
+    assert hit.meaning == pytest.approx(1, abs=1e-5)
+    assert store.verify().as_json() == {
+        "ok": True, "records": 5, "items": 1, "vectors": 6, "missing": 0, "extra": 0, "pending": 0, "fault": None,
+    }  # fmt: skip
+    store.records.delete(NS, ids[:2])
+    store.delete(("notes",), "k")
+    store.flush()
+    assert store.verify().vectors == 3
+    store.close()
+    files = [path for path in (tmp_path / "index").rglob("*") if path.is_file()]
+    assert len(files) > 2
+    assert not any(b"number" in path.read_bytes() or b"ann" in path.read_bytes() for path in files)
+
+
+def test_an_index_is_used_again(open_store: Callable[..., MemoryStore], model: Model) -> None:
+    """A second opening embeds nothing that is indexed already, and finds it."""
+    first = open_store()
+    fill(first)
+    first.close()
+    asked = model.asked
+    second = open_store()
+    second.flush()
+    assert model.asked == asked
+    assert second.vectors.fault is None
+    assert second.recall(NS, "fact number2")[0].meaning == pytest.approx(1, abs=1e-5)
+
+
+def test_one_store_owns_a_directory(open_store: Callable[..., MemoryStore], caplog: pytest.LogCaptureFixture) -> None:
+    """The second one searches words, says so once, and its writes reach the index through the first."""
+    owner, other = open_store(), open_store()
+    assert isinstance(other.vectors.fault, IndexBusyError)
+    fill(other)
+    other.flush()
+    assert owner.verify().vectors == 5
+    assert found(other, "number4") == ["fact number4"]
+    assert len([line for line in caplog.records if line.levelno >= logging.WARNING]) == 1
+    with pytest.raises(IndexBusyError):
+        other.rebuild()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "zero", "remove", "manifest"])
+def test_a_damaged_index_is_set_aside_and_rebuilt(
+    open_store: Callable[..., MemoryStore], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    """Search goes on with words, the log says so in one line, and `rebuild` restores the vectors."""
+    store = open_store()
+    fill(store)
+    store.close()
+    manifest = tmp_path / "index" / "index.json"
+    (database,) = (tmp_path / "index").glob("*/chroma.sqlite3")
+    content = database.read_bytes()
+    if damage == "manifest":
+        manifest.write_text("{")
+    elif damage == "remove":
+        shutil.rmtree(database.parent)
+    else:
+        database.write_bytes(content[: len(content) // 2] if damage == "truncate" else bytes(len(content)))
+    caplog.clear()
+    store = open_store()
+    assert isinstance(store.vectors.fault, VectorIndexError)
+    assert found(store, "number3") == ["fact number3"]
+    assert [line.levelname for line in caplog.records if "words alone" in line.message] == ["WARNING"]
+    assert "deltamem archive rebuild" in caplog.text
+    assert store.verify().ok is False
+    with pytest.raises(VectorIndexError):
+        store.flush()
+    assert store.rebuild() == 5
+    assert store.verify().ok
+    assert store.recall(NS, "fact number3")[0].meaning == pytest.approx(1, abs=1e-5)
+    folders = [path for path in (tmp_path / "index").iterdir() if path.is_dir()]
+    assert len(folders) == 1
+
+
+def test_an_older_copy_of_an_index_is_not_believed(open_store: Callable[..., MemoryStore], tmp_path: Path) -> None:
+    """A directory restored from a backup lacks what was indexed since, so it is not searched."""
+    store = open_store()
+    fill(store)
+    store.close()
+    shutil.copytree(tmp_path / "index", tmp_path / "backup")
+    for turn in range(2):
+        store = open_store()
+        store.put(("notes",), "k", {"turn": turn})
+        store.close()
+    shutil.rmtree(tmp_path / "index")
+    shutil.copytree(tmp_path / "backup", tmp_path / "index")
+    store = open_store()
+    assert "not the one that the record knows" in str(store.vectors.fault)
+    assert store.rebuild() == 6
+
+
+def test_another_model_asks_for_a_rebuild(open_store: Callable[..., MemoryStore]) -> None:
+    """Vectors of two models, or of two sizes, are never compared."""
+    store = open_store()
+    fill(store)
+    store.close()
+    with pytest.raises(IndexMismatchError, match="deltamem archive rebuild"):
+        open_store(DeterministicFakeEmbedding(size=8))
+    other = open_store(Model(size=16))
+    with pytest.raises(IndexMismatchError, match=r"8 numbers.*16.*deltamem archive rebuild"):
+        other.recall(NS, "fact")
+    other.records.add(NS, NewRecord("one more"))
+    with pytest.raises(IndexMismatchError, match="deltamem archive rebuild"):
+        other.flush()
+    assert other.rebuild() == 6
+    assert other.recall(NS, "one more")[0].meaning == pytest.approx(1, abs=1e-5)
+
+
+def test_a_failing_model_loses_nothing(open_store: Callable[..., MemoryStore], model: Model) -> None:
+    """What is stored can be read and found by its words, `flush` raises, and the rest goes on without the bad text."""
+    store = open_store()
+    model.fails = lambda text: "number3" in text
+    ids = fill(store)
+    assert [store.records.get(NS, name) is not None for name in ids] == [True] * 5
+    with pytest.raises(EmbeddingError, match="the provider is down"):
+        store.flush()
+    report = store.verify()
+    assert (report.vectors, report.pending, report.ok) == (4, 1, True)
+    assert found(store, "number3") == ["fact number3"]
+    model.fails = lambda text: True
+    assert found(store, "number1") == ["fact number1"]
+    model.fails = lambda text: False
+    store.flush()
+    assert (store.verify().vectors, store.verify().pending) == (5, 0)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+def test_a_late_batch_does_not_bring_back_what_was_deleted(
+    open_store: Callable[..., MemoryStore], model: Model
+) -> None:
+    """A record that is deleted while its vector is being made leaves no vector behind."""
+    store = open_store()
+    ids: list[str] = []
+
+    def delete_now(text: str) -> bool:
+        if ids:
+            store.records.delete(NS, [ids.pop()])
+        return False
+
+    model.fails = delete_now
+    ids += fill(store, 1)
+    store.flush()
+    assert (store.verify().vectors, store.verify().records, store.verify().ok) == (0, 0, True)
+
+
+def test_chroma_may_fail_at_any_call(open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in the index raises from `flush` and from nothing else; the record is whole."""
+    store = open_store()
+
+    def broken(*args: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.vectors.indexer.chroma, "upsert", broken)  # type: ignore[union-attr]
+        ids = fill(store)
+        with pytest.raises(OSError, match="disk full"):
+            store.flush()
+        assert [store.records.get(NS, name) is not None for name in ids] == [True] * 5
+    store.flush()
+    assert store.verify().vectors == 5
+    monkeypatch.setattr(store.vectors.indexer.chroma, "query", broken)  # type: ignore[union-attr]
+    assert found(store, "number2") == ["fact number2"]
+    assert store.vectors.fault is not None
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_step_leaves_equal_sets(tmp_path: Path) -> None:
+    """After SIGKILL anywhere in write, index and delete, the index catches up and holds what the record holds."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EVERY_STEP, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 20
+
+
+def test_embeddings_are_checked() -> None:
+    """Too few vectors, vectors of several sizes, and NaN are errors that name the model."""
+    texts = ["a", "b"]
+    for wrong in ([[1.0]], [[1.0], [1.0, 2.0]], [[float("nan")], [1.0]]):
+        model = Model()
+        model.embed_documents = lambda texts, wrong=wrong: wrong  # type: ignore[method-assign, misc]
+        with pytest.raises(EmbeddingError, match="test"):
+            Embedder("test", model).embed_texts(texts)
+
+
+def test_embeddings_are_named_by_class_and_model(model: Model) -> None:
+    """The name tells two models of one provider apart; what is no model is refused."""
+    named = resolve_embeddings(model)
+    assert named is not None
+    assert named.name.endswith(".Model:test")
+    with pytest.raises(ConfigError, match="'nobody:nothing' cannot be made"):
+        resolve_embeddings("nobody:nothing")
+    with pytest.raises(ConfigError, match="got int"):
+        resolve_embeddings(3)  # type: ignore[arg-type]
+
+
+def test_an_index_feeds_in_batches(open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many writes become few calls of the model."""
+    store = open_store()
+    sizes: list[int] = []
+    batch = Indexer.batch
+    monkeypatch.setattr(Indexer, "batch", lambda self: sizes.append(done := batch(self)) or done)
+    fill(store, 300)
+    store.flush()
+    assert [size for size in sizes if size] == [256, 44]
