@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Add the record, the store's items, and what is needed to search them."""
     _spaces()
     _records()
+    _messages()
     _items()
     _search()
 
@@ -65,6 +66,9 @@ def _records() -> None:
     op.create_index("archive_records_thread", "archive_records", ["space", "thread", "position"])
     op.create_index("archive_records_created", "archive_records", ["namespace", "created"])
     op.create_index("archive_records_expires", "archive_records", ["expires"])
+
+
+def _messages() -> None:
     op.create_table(
         "archive_messages",
         sa.Column("namespace", sa.Text, primary_key=True),
