@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from deltamem_agents.policy.secret_values import is_login, is_password, is_strong, is_token, names_a_secret
 
-__all__ = ["credentials", "keyed_values"]
+__all__ = ["credentials", "keyed_values", "named_kind"]
 
 Span = tuple[int, int, str]
 
@@ -78,6 +78,20 @@ def keyed_values(text: str, lowered: str) -> Iterator[Span]:
         yield found
 
 
+def named_kind(name: str, value: str) -> str | None:
+    """Return what kind of secret a value is that stands under this name in a mapping; None if it is none."""
+    if not names_a_secret(name):
+        return None
+    words = list(_keywords(name.lower()))
+    if any(password for _, _, password in words):
+        return "password" if is_password(value, quoted=True) and not _is_directory(name, value) else None
+    return _kind(name) if words and _is_named_token(name, value) else None
+
+
+def _is_named_token(name: str, value: str) -> bool:
+    return is_token(value, assigned=True, name=name) or ("secret" in name.lower() and is_strong(value))
+
+
 def _keywords(lowered: str) -> Iterator[tuple[int, int, bool]]:
     """Yield each keyword's span, and whether it announces a password."""
     for word in (*_PASSWORDS, *_OTHERS):
@@ -123,7 +137,7 @@ def _assigned(text: str, end: int, name: str, *, password: bool) -> Span | None:
         good = is_password(value, quoted=group != "u", plain_words=name.isupper() or name.startswith("--"))
         good = good and not _is_directory(name, value)
     else:
-        good = is_token(value, assigned=True, name=name) or ("secret" in name.lower() and is_strong(value))
+        good = _is_named_token(name, value)
     if not good or not names_a_secret(name + match["rest"]):
         return None
     return start, stop, "password" if password else _kind(name)

@@ -22,7 +22,7 @@ _CHANGE = re.compile(r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[a-z0-9])|(?<=[0-9])(
 # A name with one of these words speaks about a secret: its length, its file, its hash.
 _ABOUT = re.compile(
     r"hash|sha\d|md5|digest|checksum|uuid|name|count|type|limit|length|len\b|ur[il]\b|path|file|dir\b|expir|ttl|timeout"
-    r"|public|izer|iz[ei]|field|label|polic|(?:_|\b)env|(?:_|\b)var\b|index|position|usage|budget|_ids?\b|Id\b"
+    r"|hint|public|izer|iz[ei]|field|label|polic|(?:_|\b)env|(?:_|\b)var\b|index|position|usage|budget|_ids?\b|Id\b"
     r"|(?:^|[._-])(?:pad|eos|bos|max|min|num|n|cls|sep)_",
     re.IGNORECASE,
 )

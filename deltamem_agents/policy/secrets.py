@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from deltamem_agents.policy.contexts import credentials, keyed_values
+from deltamem_agents.policy.contexts import credentials, keyed_values, named_kind
 from deltamem_agents.policy.patterns import TOKEN_RULES
 
 __all__ = ["Finding", "Redaction", "redact_named", "redact_secrets"]
@@ -21,8 +21,9 @@ _KEY_LINES = re.compile(
 )
 _MAX_KEY_BLOCK = 32_768
 _MAX_PASSES = 8
-# A secret with fewer characters than this could be found by trying; its placeholder carries no digest unless keyed.
+# What is short, or was chosen by a person, could be found by trying; its placeholder carries no digest unless keyed.
 _GUESSABLE_BELOW = 20
+_CHOSEN = frozenset({"password", "url-password", "connection-string"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,9 @@ def redact_secrets(text: str, *, key: bytes | None = None) -> Redaction:
     """Replace each secret in a text by a placeholder such as [redacted:github-token:1a2b3c4d].
 
     The same secret gets the same placeholder, in every process. Its last part is a digest of the secret. Without a key
-    only secrets too long to be guessed have it; with a key (1 to 64 bytes) all have it, and other keys give other
-    digests. What was redacted is left alone when it is redacted again. Raises TypeError for anything but text.
+    only secrets that cannot be guessed have it: long ones, and no passwords. With a key (1 to 64 bytes) all have it,
+    and other keys give other digests. What was redacted is left alone when it is redacted again. Raises TypeError for
+    anything but text.
     """
     if not isinstance(text, str):
         raise TypeError(f"redact_secrets takes a str, got {type(text).__name__}")
@@ -59,18 +61,17 @@ def redact_secrets(text: str, *, key: bytes | None = None) -> Redaction:
         if not spans:
             break
         found += spans
-        for start, end, _kind in spans:
-            masked = masked[:start] + _GONE * (end - start) + masked[end:]
+        masked = _blanked(masked, spans)
     return _replaced(text, sorted(found), key)
 
 
 def redact_named(name: str, value: str, *, key: bytes | None = None) -> str:
     """Redact a value that stands under a name in a mapping, as in {"password": …}; the name itself stays."""
-    before = f'{name}="'
-    text = redact_secrets(f'{before}{value}"', key=key).text
-    if text.startswith(before) and text.endswith('"'):
-        return text[len(before) : -1]
-    return redact_secrets(value, key=key).text
+    redaction = redact_secrets(value, key=key)
+    if redaction.findings or _PLACEHOLDER.search(value):
+        return redaction.text
+    kind = named_kind(name, value)
+    return value if kind is None else _placeholder(kind, value, key)
 
 
 def _scan(text: str) -> Iterator[tuple[int, int, str]]:
@@ -115,6 +116,15 @@ def _merged(spans: Iterator[tuple[int, int, str]]) -> list[tuple[int, int, str]]
     return merged
 
 
+def _blanked(text: str, spans: list[tuple[int, int, str]]) -> str:
+    parts: list[str] = []
+    at = 0
+    for start, end, _ in spans:
+        parts += (text[at:start], _GONE * (end - start))
+        at = end
+    return "".join((*parts, text[at:]))
+
+
 def _replaced(text: str, spans: list[tuple[int, int, str]], key: bytes | None) -> Redaction:
     parts: list[str] = []
     findings: list[Finding] = []
@@ -128,7 +138,7 @@ def _replaced(text: str, spans: list[tuple[int, int, str]], key: bytes | None) -
 
 
 def _placeholder(kind: str, secret: str, key: bytes | None) -> str:
-    if key is None and len(secret) < _GUESSABLE_BELOW:
+    if key is None and (len(secret) < _GUESSABLE_BELOW or kind in _CHOSEN):
         return f"[redacted:{kind}]"
     digest = hashlib.blake2b(secret.encode("utf-8", "surrogatepass"), digest_size=4, key=key or b"", person=b"deltamem")
     return f"[redacted:{kind}:{digest.hexdigest()}]"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltamem_agents.policy import redact_secrets
+from deltamem_agents.policy import redact_named, redact_secrets
 
 LETTERS = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"
@@ -187,6 +187,10 @@ def test_a_guessable_secret_has_a_digest_only_under_a_key() -> None:
     """Whoever reads a placeholder cannot try passwords against it without the key."""
     text = "the password is hunter2"
     assert redact_secrets(text).text == "the password is [redacted:password]"
+    assert (
+        redact_secrets("the passphrase is correct horse battery staple").findings[0].placeholder
+        == "[redacted:password]"
+    )
     keyed = {redact_secrets(text, key=key).findings[0].placeholder for key in (b"one", b"two")}
     assert len(keyed) == 2
     assert redact_secrets(text, key=b"one").findings[0].placeholder in keyed
@@ -223,6 +227,29 @@ def test_surroundings_do_not_save_a_secret(secrets: list[tuple[str, str]], noise
     text = f"\n{noise}\n".join(template.replace("{}", secret) for template, secret in secrets)
     redacted = redact_secrets(text).text
     assert [secret for _, secret in secrets if secret in redacted and secret not in noise] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("password", 'hun"ter\\22', False),
+        ("passphrase", "correct horse battery staple", False),
+        ("client_secret", drawn(24), False),
+        ("apiKey", drawn(32, HEX), False),
+        ("note", "token=9f8A7b6C5d4E3f2A1b0C", False),
+        ("password", "required", True),
+        ("password_hint", "hunter2", True),
+        ("cwd_pwd", "/home/bob/app2", True),
+        ("token_count", "4096tokens99", True),
+        ("city", "Oslo2024", True),
+    ],
+)
+def test_a_name_in_a_mapping_tells_of_its_value(name: str, value: str, kept: bool) -> None:
+    """A value under the name of a secret is one, whatever characters it has; redacting again changes nothing."""
+    once = redact_named(name, value)
+    assert (once == value) is kept
+    assert kept or "[redacted:" in once
+    assert redact_named(name, once) == once
 
 
 def test_other_types_are_refused() -> None:
