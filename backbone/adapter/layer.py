@@ -5,7 +5,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize, rms_norm
+from torch.nn.functional import linear, rms_norm
 
 from backbone.adapter.call import LayerResult, MemoryCall, SegmentPlan
 from backbone.adapter.config import HEADS, DeltaMemConfig, Head
@@ -213,7 +213,8 @@ class LayerMemory(nn.Module):
         """Give queries or keys [.., H, r] of what is projected: unit vectors, or as it is if not normalised."""
         if not self.config.normalize_qk:
             return self._by_state(projected)
-        return normalize(self._by_state(projected.tanh()), dim=-1, eps=NORM_EPS)
+        squashed = self._by_state(projected.tanh())
+        return squashed / torch.linalg.vector_norm(squashed, dim=-1, keepdim=True).clamp_min(NORM_EPS)
 
     def _by_state(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.config.num_states, -1)
@@ -235,4 +236,6 @@ class LayerMemory(nn.Module):
 
 def _read(state: Tensor, q: Tensor) -> Tensor:
     """Read one state [B, H, r, r] with every query [B, T, H, r]."""
+    if q.shape[1] == 1:  # in decoding, the overhead of a product of four dimensions is most of its cost
+        return torch.bmm(state.flatten(0, 1), q.reshape(-1, q.shape[-1], 1)).view(q.shape)
     return (q.transpose(1, 2) @ state.transpose(-1, -2)).transpose(1, 2)
