@@ -4,7 +4,7 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
+from backbone import Engine, Sampling, TokenPrompt, decode, prefill, render_prompt
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
+from deltamem_agents.messages import to_template_message
 from deltamem_agents.middleware import DeltaMemMiddleware
 
 __all__ = ["MAX_REPLY_TOKENS", "TurnTime", "compare_turns", "file_bytes_without_memory", "requests", "run_thread"]
 
 MAX_REPLY_TOKENS = 16
-_EVERYTHING = 1_000_000
 _WORDS = ("cache", "router", "loader", "session", "search", "mailer", "worker", "report", "parser", "queue")
 
 
@@ -51,7 +52,7 @@ class TurnTime:
 def run_thread(turns: int, database: Path, *, trim_history: bool) -> ThreadRun:
     """Hold one thread of `turns` turns with memory; with `trim_history` absorbed messages leave the checkpoint.
 
-    Nothing is cached from turn to turn, and nothing is where the full history is read: memory alone is compared.
+    Nothing that was read is kept for the next turn: what is compared is the memory alone.
     """
     middleware = [DeltaMemMiddleware(trim_history=trim_history)]
     return _run(ChatDeltaMem(max_tokens=MAX_REPLY_TOKENS, prefix_cache_bytes=0), middleware, turns, database)
@@ -70,24 +71,32 @@ def compare_turns(run: ThreadRun, turns: Sequence[int], *, repeats: int = 3) -> 
     """Compare turns of `run` with the same model given the whole history up to that turn.
 
     `run` must have kept its messages. Turns are counted from 1. With memory: the mean of the turn and up to two
-    neighbours on each side, because only some turns absorb. Full history: the median of `repeats`.
+    neighbours on each side, because only some turns absorb. Full history: the median of `repeats`, of the model alone,
+    which need not stop where a cache could go on.
     """
-    model = ChatDeltaMem(
-        max_tokens=MAX_REPLY_TOKENS, window_tokens=_EVERYTHING, keep_tokens=_EVERYTHING - 1, prefix_cache_bytes=0
-    )
+    engine = ChatDeltaMem().engine
     times = []
     for turn in turns:
         around = run.seconds[max(0, turn - 3) : turn + 2]
-        times.append(TurnTime(turn, statistics.mean(around), _full_history_seconds(model, run, turn, repeats)))
+        times.append(TurnTime(turn, statistics.mean(around), _full_history_seconds(engine, run, turn, repeats)))
     return times
 
 
-def _full_history_seconds(model: ChatDeltaMem, run: ThreadRun, turn: int, repeats: int) -> float:
-    prompt = list(run.messages[: 2 * turn - 1])
+def _full_history_seconds(engine: Engine, run: ThreadRun, turn: int, repeats: int) -> float:
+    tokenizer: Any = engine.backbone.tokenizer
+    messages = [to_template_message(message) for message in run.messages[: 2 * turn - 1]]
+
+    def steps() -> Generator[int | None, None, None]:
+        ids = render_prompt(tokenizer, messages).ids
+        prefilled = yield from prefill(engine.backbone.model, TokenPrompt(ids, (True,) * len(ids)), None)
+        sampling = Sampling(max_tokens=MAX_REPLY_TOKENS)
+        yield from decode(engine.backbone.model, prefilled, sampling, eos_ids={tokenizer.eos_token_id})
+
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        model.invoke(prompt)
+        for _ in engine.submit(steps):
+            pass
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
 

@@ -25,10 +25,10 @@ PLENTY = 10**9
 
 @pytest.fixture(scope="module")
 def sliding_model() -> MemoryModel:
-    """Return a model in which every other layer sees 8 tokens only."""
+    """Return a model in which every other layer sees 4 tokens only, fewer than a piece has."""
     config = Gemma3TextConfig(
         vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"],
+        num_key_value_heads=1, head_dim=16, sliding_window=4, layer_types=["sliding_attention", "full_attention"],
     )  # fmt: skip
     torch.manual_seed(0)
     model = attach_memory(Gemma3ForCausalLM(config).eval(), DeltaMemConfig(), seed=0)
