@@ -12,6 +12,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class Page:
     layers: tuple[tuple[Tensor, Tensor], ...]
     memory: MemoryState
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Give its bytes."""
         return sum(tensor.nbytes for tensor in itertools.chain(*self.layers, _tensors(self.memory)))
@@ -47,8 +48,8 @@ class Page:
 class PrefixCache:
     """Keep pages up to a number of bytes; what was used least recently goes first.
 
-    Not locked: all calls come from the one thread that runs the model. A page is always younger than the pages behind
-    it, so no page is kept whose beginning is gone. Raises ConfigError for max_bytes below 1.
+    Not locked: all calls come from the one thread that runs the model. A page counts as used after the pages that go on
+    from it, so none of them outlives its beginning. Raises ConfigError for max_bytes below 1.
     """
 
     def __init__(self, max_bytes: int) -> None:
