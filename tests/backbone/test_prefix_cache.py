@@ -151,6 +151,17 @@ def test_only_what_is_new_goes_through_the_model(kind: str, request: pytest.Fixt
     assert passes_of(model, lambda: read(model, prompt_of(begun), cache=cache, need_logits=False)) == []
 
 
+@pytest.mark.parametrize("first", [1, 7])
+def test_a_message_goes_on_whatever_its_number(message_model: MemoryModel, first: int) -> None:
+    """A prompt that is resumed inside a message under another number still writes that message once, as a whole."""
+    cache = PrefixCache(PLENTY)
+    read(message_model, prompt_of([[3] * 5, [4] * 9]), cache=cache)
+    longer = prompt_of([[3] * 5, [4] * 20], first=first)
+    warm = read(message_model, longer, cache=cache)
+    assert warm.cached_tokens == 11
+    assert_same_bits(warm, read(message_model, longer))
+
+
 def test_any_difference_before_a_token_makes_it_another(message_model: MemoryModel) -> None:
     """Tokens, what is written, where messages and pieces begin, and the state count; the numbers of messages do not."""
     parts, states = [[3, 4], [5, 6], [7]], [message_model.empty_memory()]
