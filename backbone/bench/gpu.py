@@ -116,7 +116,7 @@ def _memory_steps(model: MemoryModel, prompt: Tensor, following: list[Tensor]) -
     while True:
         memory = first.memory
         for ids in following:
-            _, past, memory, _ = model(ids, past_key_values=past, memory=memory)
+            _, past, memory, *_ = model(ids, past_key_values=past, memory=memory)
         past.crop(-len(following))
         yield
 

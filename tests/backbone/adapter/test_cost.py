@@ -107,7 +107,7 @@ def test_one_token_is_written_as_by_the_definition(model: MemoryModel) -> None:
     memory, past = None, None
     for at in range(40):
         one = slice(at, at + 1)
-        logits, past, memory, _ = model(IDS[:, one], past_key_values=past, memory=memory, write_mask=mask[:, one])
+        logits, past, memory, *_ = model(IDS[:, one], past_key_values=past, memory=memory, write_mask=mask[:, one])
     for layer in model.layers:
         layer.form = "naive"
     whole = model(IDS, write_mask=mask)
