@@ -46,7 +46,7 @@ class TurnTokens:
         starts = set()
         for index in self.selection.indices:
             begin, end = self.spans[index]
-            written = index in runs and index not in self.selection.repeated
+            written = index in runs and index not in self.selection.repeated and self.entries[index].written
             if index in runs:
                 begin, end = begin + runs[index][0], begin + runs[index][1]
             elif self.entries[index].role != "system":

@@ -12,7 +12,10 @@ from backbone import PromptError
 from deltamem_agents.window import Entry, Role
 from deltamem_agents.working_memory import DIGEST_BYTES
 
-__all__ = ["to_entries", "to_template_message"]
+__all__ = ["UNWRITTEN", "is_written", "to_entries", "to_template_message"]
+
+UNWRITTEN = "delta_mem_unwritten"
+"""A key in a message's additional_kwargs, or in a tool message's artifact: the memory must not be written with it."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -57,8 +60,14 @@ def to_entries(messages: Sequence[BaseMessage]) -> list[Entry]:
             seen[content] += 1
             identity = f"{content}\0{seen[content]}"
         digest = hashlib.blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
-        entries.append(Entry(digest, role, _call_ids(message)))
+        entries.append(Entry(digest, role, _call_ids(message), written=is_written(message)))
     return entries
+
+
+def is_written(message: BaseMessage) -> bool:
+    """Tell whether a message may be written to memory, working memory and archive alike."""
+    artifact = message.artifact if isinstance(message, ToolMessage) else None
+    return UNWRITTEN not in message.additional_kwargs and not (isinstance(artifact, dict) and UNWRITTEN in artifact)
 
 
 def to_template_message(message: BaseMessage) -> dict[str, Any]:

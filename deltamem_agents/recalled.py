@@ -22,7 +22,7 @@ Verdict = Literal["shown", "excerpt", "threshold", "budget", "in window"]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Hold one record that a search has found. score: its share of the best possible score, 0 to 1."""
+    """Hold one record that a search has found. score: how relevant it is, 0 to 1."""
 
     id: str
     text: str
@@ -58,7 +58,7 @@ def lay_out_block(
     count_tokens: Callable[[str], int],
     in_window: Callable[[Passage], bool] = lambda _: False,
 ) -> RecalledBlock:
-    """Choose passages, best first, until the budget is full, and show them oldest first.
+    """Choose passages, which come best first, until the budget is full, and show them oldest first.
 
     A passage that does not fit is cut to the lines that share most words with the query, if `MIN_EXCERPT_TOKENS` or
     more are left. budget_tokens bounds the whole block.
@@ -67,7 +67,7 @@ def lay_out_block(
     room = budget_tokens - count_tokens(OPENING + CLOSING)
     lines: list[tuple[datetime, str]] = []
     verdicts = []
-    for passage in sorted(passages, key=lambda p: -p.score):
+    for passage in passages:
         citation, line, verdict = citations[passage.id], "", _reason_to_drop(passage, threshold, in_window)
         if verdict is None:
             verdict, line = _fit(passage, citation, query, room, count_tokens)
@@ -87,12 +87,12 @@ def cited_ids(text: str, passages: Sequence[Shown]) -> list[str]:
 
 
 def _citations(passages: Sequence[Passage]) -> dict[str, str]:
-    """Shorten ids as far as they stay apart."""
+    """Shorten ids as far as they stay apart; their ends are random, their beginnings are times."""
     ids = {passage.id for passage in passages}
     digits = CITATION_DIGITS
-    while len({identity[:digits] for identity in ids}) < len(ids):
+    while len({identity[-digits:] for identity in ids}) < len(ids):
         digits += 1
-    return {identity: identity[:digits] for identity in ids}
+    return {identity: identity[-digits:] for identity in ids}
 
 
 def _reason_to_drop(passage: Passage, threshold: float, in_window: Callable[[Passage], bool]) -> Verdict | None:

@@ -19,11 +19,15 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Stand for one message: its identity, its role, and the tool calls it makes or answers."""
+    """Stand for one message: its identity, its role, and the tool calls it makes or answers.
+
+    written: whether the memory is written with it; what is not written still leaves the window like the others.
+    """
 
     digest: bytes
     role: Role
     call_ids: tuple[str, ...] = ()
+    written: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ def words(text: str) -> int:
 
 
 def passage(number: int, text: str, score: float = 1.0, days: int = 0, source: str = "user") -> Passage:
-    return Passage(f"{number:032x}"[::-1], text, source, DAY + timedelta(days=days), score)
+    return Passage(f"{number:08x}"[::-1].rjust(32, "a"), text, source, DAY + timedelta(days=days), score)
 
 
 def test_passages_are_cited_and_dated_oldest_first() -> None:
@@ -102,7 +102,7 @@ def test_citations_of_a_reply_resolve_to_records() -> None:
 
 def test_equal_beginnings_of_ids_are_told_apart() -> None:
     """Citations are as long as it takes to keep them apart."""
-    a = Passage("a" * 31 + "1", "one", "user", DAY, 1.0)
-    b = Passage("a" * 31 + "2", "two", "user", DAY, 0.9)
+    a = Passage("1" + "a" * 31, "one", "user", DAY, 1.0)
+    b = Passage("2" + "a" * 31, "two", "user", DAY, 0.9)
     laid = lay_out_block([a, b], query="q", threshold=0.5, budget_tokens=99, count_tokens=words)
     assert len({shown.citation for shown in laid.passages}) == 2

@@ -1,0 +1,125 @@
+"""Bring a thread's messages into the archive without making a reply wait."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from deltamem_agents.archive.errors import ArchiveError, RecordConflictError
+from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.records import Namespace, Trust, content_hash
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.messages import is_written
+
+__all__ = ["ArchiveWriter", "to_record"]
+
+_log = logging.getLogger(__name__)
+
+
+def to_record(message: BaseMessage, thread: str | None) -> NewRecord | None:
+    """Describe a message as the archive keeps it, or return None for what is never archived.
+
+    Never archived: system messages, messages without text, and what the archive itself has given (marked as not to be
+    written). Tool results are trusted less than what people and the agent say.
+    """
+    text = message.text
+    if not text.strip() or not is_written(message):
+        return None
+    if isinstance(message, ToolMessage):
+        role, source, trust = "tool", f"tool:{message.name or 'unknown'}", Trust.LOW
+    elif isinstance(message, AIMessage):
+        role, source, trust = "assistant", "agent", Trust.MEDIUM
+    elif isinstance(message, HumanMessage):
+        role, source, trust = "user", "user", Trust.MEDIUM
+    else:
+        return None
+    named = thread is not None and message.id is not None
+    return NewRecord(
+        text,
+        thread=thread if named else None,
+        message_id=message.id if named else None,
+        role=role,
+        source=source,
+        trust=trust,
+        created=datetime.now(UTC),
+    )
+
+
+class ArchiveWriter:
+    """Write records on a thread of its own, in the order in which they come.
+
+    A write that fails is said in the log at once, and raised by the next `flush`.
+    """
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Take the store whose records are written; it is opened by the first write if it is not open yet."""
+        self._store = store
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="deltamem-archive")
+        self._pending: set[Future[None]] = set()
+        self._failed: list[BaseException] = []
+        self._lock = threading.Lock()
+
+    def put(self, namespace: Namespace, new: Sequence[NewRecord]) -> None:
+        """Take records to be written, and return at once."""
+        if not new:
+            return
+        job = self._pool.submit(self._write, namespace, new)
+        with self._lock:
+            self._pending.add(job)
+        job.add_done_callback(self._settle)
+
+    def flush(self, timeout: float = 60.0) -> None:
+        """Wait until every record is written.
+
+        Raises ArchiveError if one could not be, or if the time is up.
+        """
+        with self._lock:
+            waiting = set(self._pending)
+        late = wait(waiting, timeout).not_done
+        if late:
+            raise ArchiveError(f"{len(late)} writes to the archive are not done after {timeout:g} s; flush again")
+        with self._lock:
+            failed, self._failed = self._failed, []
+        if failed:
+            raise ArchiveError(f"{len(failed)} writes to the archive failed, the first with: {failed[0]}") from failed[
+                0
+            ]
+
+    def close(self) -> None:
+        """Write what is waiting, and stop the thread."""
+        self._pool.shutdown(wait=True)
+
+    def _settle(self, job: "Future[None]") -> None:
+        error = job.exception()
+        with self._lock:
+            if error is not None:
+                self._failed.append(error)
+            self._pending.discard(job)
+        if error is not None:
+            _log.error("messages could not be archived: %s", error)
+
+    def _write(self, namespace: Namespace, new: Sequence[NewRecord]) -> None:
+        records = self._store.records
+        try:
+            records.add_all(namespace, new)
+        except RecordConflictError:
+            for one in new:
+                _add_changed(records, namespace, one)
+        self._store.vectors.wake()
+
+
+def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord) -> None:
+    """Add a record; a message that was archived with another text (someone edited it) gets one beside the first."""
+    try:
+        records.add(namespace, new)
+    except RecordConflictError:
+        if new.message_id is None:
+            raise
+        edited: dict[str, Any] = {name: getattr(new, name) for name in new.__slots__}
+        edited["message_id"] = f"{new.message_id}#{content_hash(new.text)[:16]}"
+        records.add(namespace, NewRecord(**edited))

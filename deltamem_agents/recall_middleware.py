@@ -1,0 +1,98 @@
+"""Middleware that archives a thread's messages and shows the model what the archive recalls."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
+from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.runtime import Runtime
+
+from deltamem_agents.chat_models import ChatDeltaMem
+from deltamem_agents.memory_cell import memory_from
+from deltamem_agents.messages import to_entries
+from deltamem_agents.recalled import RecalledBlock, cited_ids
+from deltamem_agents.recalling import ArchiveRecall
+
+__all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
+
+RECALLED_KEY = "recalled"
+Response = ModelResponse[Any]
+
+
+class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
+    """Archive what is said, and put a recalled block before the newest user message of each model call.
+
+    Replies list in `response_metadata["recalled"]` what was found: id, citation, score, whether it was shown or why
+    not, and whether the reply cites it. Put it before DeltaMemMiddleware in the list.
+    """
+
+    def __init__(self, recall: ArchiveRecall) -> None:
+        super().__init__()
+        self._recall = recall
+
+    def before_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """Archive what people and tools have said; after the call it may have left the state."""
+        self._recall.archive(state["messages"], _thread(runtime))
+
+    def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """Archive the reply."""
+        self._recall.archive(state["messages"], _thread(runtime))
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
+        """Call the model with what the archive recalls."""
+        shown, block = self._search(request)
+        return _annotated(handler(request.override(messages=shown)), block)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Response]]
+    ) -> Response:
+        """Call the model with what the archive recalls, without blocking the event loop."""
+        shown, block = await asyncio.to_thread(self._search, request)
+        return _annotated(await handler(request.override(messages=shown)), block)
+
+    def _search(self, request: ModelRequest[Any]) -> tuple[list[Any], RecalledBlock | None]:
+        local = isinstance(request.model, ChatDeltaMem)
+        return self._recall.with_recalled(
+            request.messages,
+            in_prompt=_in_window(request) if local else request.messages,
+            as_system=local,
+            count_tokens=request.model.get_num_tokens if local else None,
+        )
+
+
+def recalled_report(block: RecalledBlock, reply: str) -> list[dict[str, Any]]:
+    """List what was found for a reply, as plain data."""
+    cited = set(cited_ids(reply, block.passages))
+    return [
+        {"id": p.id, "citation": p.citation, "score": p.score, "verdict": p.verdict, "cited": p.id in cited}
+        for p in block.passages
+    ]
+
+
+def _annotated(response: Response, block: RecalledBlock | None) -> Response:
+    if block is None:
+        return response
+    result = [_with_report(message, block) for message in response.result]
+    return ModelResponse(result=result, structured_response=response.structured_response)
+
+
+def _with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
+    if not isinstance(message, AIMessage):
+        return message
+    metadata = {**message.response_metadata, RECALLED_KEY: recalled_report(block, message.text)}
+    return message.model_copy(update={"response_metadata": metadata})
+
+
+def _in_window(request: ModelRequest[Any]) -> Sequence[BaseMessage]:
+    """Return the messages that the working memory has not absorbed: those that the prompt can show."""
+    memory = memory_from(dict(request.state)) if request.messages else None
+    if memory is None:
+        return request.messages
+    absorbed = set(memory.digests)
+    entries = to_entries(request.messages)
+    return [m for m, entry in zip(request.messages, entries, strict=True) if entry.digest not in absorbed]
+
+
+def _thread(runtime: Runtime[Any]) -> str | None:
+    return None if runtime.execution_info is None else runtime.execution_info.thread_id

@@ -1,0 +1,139 @@
+"""Hand messages to the archive, and recall from it what suits a question."""
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages.utils import count_tokens_approximately
+
+from backbone import ConfigError
+from deltamem_agents.archive.records import Namespace, namespace_key
+from deltamem_agents.archive.search import Hit
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.terms import terms_of
+from deltamem_agents.archiving import ArchiveWriter, to_record
+from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.recalled import Passage, RecalledBlock, lay_out_block
+
+__all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "relevance"]
+
+DEFAULT_THRESHOLD = 0.4
+_SEEN = 50_000
+
+
+class ArchiveRecall:
+    """Keep what is said in one namespace of a store, and find it again; `HybridMemory` describes the options."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        *,
+        namespace: Namespace,
+        limit: int = 8,
+        threshold: float = DEFAULT_THRESHOLD,
+        budget_tokens: int = 256,
+    ) -> None:
+        namespace_key(namespace)
+        if limit < 1 or budget_tokens < 1 or not 0 <= threshold <= 1:
+            raise ConfigError(
+                "limit and budget_tokens must be at least 1 and threshold from 0 to 1; "
+                f"got {limit}, {budget_tokens} and {threshold}"
+            )
+        self.store = store
+        self.namespace = namespace
+        self.limit = limit
+        self.threshold = threshold
+        self.budget_tokens = budget_tokens
+        self._writer = ArchiveWriter(store)
+        self._seen: set[tuple[str | None, str]] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what is waiting; the store stays open."""
+        self._writer.close()
+
+    def archive(self, messages: Sequence[BaseMessage], thread: str | None) -> None:
+        """Hand messages to the archive's thread and return at once; those that were handed over before are skipped."""
+        with self._lock:
+            if len(self._seen) > _SEEN:
+                self._seen.clear()  # the record itself knows them, and is only asked more often
+            fresh = [message for message in messages if message.id is None or (thread, message.id) not in self._seen]
+            self._seen.update((thread, message.id) for message in fresh if message.id is not None)
+        records = (to_record(message, thread) for message in fresh)
+        self._writer.put(self.namespace, [record for record in records if record is not None])
+
+    def flush(self, timeout: float = 60.0) -> None:
+        """Wait until everything handed over is in the record and in the index; raises ArchiveError if it is not."""
+        self._writer.flush(timeout)
+        self.store.flush(timeout)
+
+    def recall(
+        self,
+        query: str,
+        *,
+        in_prompt: Sequence[BaseMessage] = (),
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> RecalledBlock:
+        """Search the archive and lay out what suits the query; what the prompt holds already is left out."""
+        hits = self.store.recall(self.namespace, query, limit=self.limit)
+        shown = {message.text for message in in_prompt}
+        return lay_out_block(
+            [_passage(query, hit) for hit in hits],
+            query=query,
+            threshold=self.threshold,
+            budget_tokens=self.budget_tokens,
+            count_tokens=count_tokens or _approximate_tokens,
+            in_window=lambda passage: passage.text in shown,
+        )
+
+    def with_recalled(
+        self,
+        messages: Sequence[BaseMessage],
+        *,
+        in_prompt: Sequence[BaseMessage],
+        as_system: bool,
+        count_tokens: Callable[[str], int] | None = None,
+    ) -> tuple[list[BaseMessage], RecalledBlock | None]:
+        """Put the recalled block directly before the newest user message, if there is one and something was found.
+
+        as_system: as a system message, which ChatDeltaMem never writes; many hosted models refuse one there, and get a
+        user message.
+        """
+        at = next((i for i in range(len(messages) - 1, -1, -1) if isinstance(messages[i], HumanMessage)), None)
+        if at is None:
+            return list(messages), None
+        block = self.recall(messages[at].text, in_prompt=in_prompt, count_tokens=count_tokens)
+        if block.text is None:
+            return list(messages), block
+        kind = SystemMessage if as_system else HumanMessage
+        shown = kind(block.text, id=f"recalled-{messages[at].id}", additional_kwargs={UNWRITTEN: True})
+        return [*messages[:at], shown, *messages[at:]], block
+
+
+def _passage(query: str, hit: Hit) -> Passage:
+    record = hit.record
+    return Passage(record.id, record.text, record.source, record.created, relevance(query, record.text, hit.meaning))
+
+
+def _approximate_tokens(text: str) -> int:
+    return count_tokens_approximately([text], extra_tokens_per_message=0)
+
+
+def relevance(query: str, text: str, meaning: float | None) -> float:
+    """Say from 0 to 1 how much a text has to do with a query, whatever else the archive holds.
+
+    It is the greater of their cosine similarity and the share of the query's words that occur in the text.
+    """
+    wanted = set(terms_of(query))
+    shared = len(wanted & set(terms_of(text))) / len(wanted) if wanted else 0.0
+    return max(shared, meaning or 0.0)
