@@ -214,7 +214,8 @@ class LayerMemory(nn.Module):
         if not self.config.normalize_qk:
             return self._by_state(projected)
         squashed = self._by_state(projected.tanh())
-        return squashed / torch.linalg.vector_norm(squashed, dim=-1, keepdim=True).clamp_min(NORM_EPS)
+        length: Tensor = torch.linalg.vector_norm(squashed, dim=-1, keepdim=True)
+        return squashed / length.clamp_min(NORM_EPS)
 
     def _by_state(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:-1], self.config.num_states, -1)
