@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from deltamem_agents.archive.errors import ArchiveError, RecordConflictError
+from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace, Trust, content_hash
 from deltamem_agents.archive.store import MemoryStore
@@ -21,11 +21,12 @@ __all__ = ["ArchiveWriter", "to_record"]
 _log = logging.getLogger(__name__)
 
 
-def to_record(message: BaseMessage, thread: str | None) -> NewRecord | None:
+def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRecord | None:
     """Describe a message as the archive keeps it, or return None for what is never archived.
 
     Never archived: system messages, messages without text, and what the archive itself has given (marked as not to be
-    written). Tool results are trusted less than what people and the agent say.
+    written). Tool results are trusted less than what people and the agent say. Raises RecordInvalidError for text that
+    SQL cannot store.
     """
     text = message.text
     if not text.strip() or not is_written(message):
@@ -46,7 +47,7 @@ def to_record(message: BaseMessage, thread: str | None) -> NewRecord | None:
         role=role,
         source=source,
         trust=trust,
-        created=datetime.now(UTC),
+        created=said,
     )
 
 
@@ -64,11 +65,11 @@ class ArchiveWriter:
         self._failed: list[BaseException] = []
         self._lock = threading.Lock()
 
-    def put(self, namespace: Namespace, new: Sequence[NewRecord]) -> None:
-        """Take records to be written, and return at once."""
-        if not new:
+    def put(self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None) -> None:
+        """Take messages to be archived, and return at once."""
+        if not messages:
             return
-        job = self._pool.submit(self._write, namespace, new)
+        job = self._pool.submit(self._write, namespace, messages, thread, datetime.now(UTC))
         with self._lock:
             self._pending.add(job)
         job.add_done_callback(self._settle)
@@ -103,7 +104,16 @@ class ArchiveWriter:
         if error is not None:
             _log.error("messages could not be archived: %s", error)
 
-    def _write(self, namespace: Namespace, new: Sequence[NewRecord]) -> None:
+    def _write(self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None, said: datetime) -> None:
+        new: list[NewRecord] = []
+        refused: RecordInvalidError | None = None
+        for message in messages:
+            try:
+                record = to_record(message, thread, said)
+            except RecordInvalidError as error:
+                refused = error
+            else:
+                new += [record] if record is not None else []
         records = self._store.records
         try:
             records.add_all(namespace, new)
@@ -111,6 +121,8 @@ class ArchiveWriter:
             for one in new:
                 _add_changed(records, namespace, one)
         self._store.vectors.wake()
+        if refused is not None:
+            raise refused
 
 
 def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord) -> None:

@@ -13,7 +13,7 @@ from deltamem_agents.archive.records import Namespace, namespace_key
 from deltamem_agents.archive.search import Hit
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.terms import terms_of
-from deltamem_agents.archiving import ArchiveWriter, to_record
+from deltamem_agents.archiving import ArchiveWriter
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.recalled import Passage, RecalledBlock, lay_out_block
 
@@ -69,8 +69,7 @@ class ArchiveRecall:
                 self._seen.clear()  # the record itself knows them, and is only asked more often
             fresh = [message for message in messages if message.id is None or (thread, message.id) not in self._seen]
             self._seen.update((thread, message.id) for message in fresh if message.id is not None)
-        records = (to_record(message, thread) for message in fresh)
-        self._writer.put(self.namespace, [record for record in records if record is not None])
+        self._writer.put(self.namespace, fresh, thread)
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until everything handed over is in the record and in the index; raises ArchiveError if it is not."""

@@ -73,6 +73,7 @@ PUBLIC = {
         "DeltaMemMessagesState",
         "DeltaMemMiddleware",
         "EngineClosedError",
+        "HybridMemory",
         "MemoryCell",
         "MemoryStore",
         "PromptError",
