@@ -60,12 +60,14 @@ def put_op(namespace: tuple[str, ...], key: str, kind: str | None, n: int) -> Pu
 puts = st.builds(
     put_op, st.sampled_from(NAMESPACES), st.sampled_from(KEYS), st.sampled_from([None, *TEXTS]), st.integers(0, 3)
 )
-gets = st.builds(GetOp, st.sampled_from(NAMESPACES), st.sampled_from(KEYS))
+gets = st.builds(GetOp, st.sampled_from(NAMESPACES), st.sampled_from(KEYS), st.just(False))
 searches = st.builds(
     SearchOp,
     st.sampled_from([(), *NAMESPACES]),
     filter=filters,
     limit=st.just(50),
+    offset=st.just(0),
+    refresh_ttl=st.just(False),
     query=st.sampled_from([None, "apple", "the sky"]),
 )
 batches = st.lists(st.lists(st.one_of(puts, puts, gets, searches), max_size=6), min_size=1, max_size=4)
