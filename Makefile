@@ -19,7 +19,7 @@ demo: $(STAMP) ## Watch an agent use what it was told in a process that has sinc
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) ## Run every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 check: $(STAMP) ## Lint, formatting, types, import direction, public names
 	$(BIN)/ruff check
