@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_WEIGHTS", "Hit", "Scores", "SearchWeights", "score_namespace
 Floats = NDArray[np.float32]
 
 _NEAREST = 500  # how many vectors are asked for
-_CANDIDATES = 64  # how many of the best are looked up in SQL first
+_CANDIDATES = 32  # how many of the best are looked up in SQL first
 _RERANKED = 50
 
 
@@ -65,9 +65,10 @@ class Hit:
 class Scores:
     """Hold how well each position [n] of a namespace suits a question, in each way that `SearchWeights` weighs.
 
-    cosines: those of the positions that were among the nearest.
+    space: the namespace's number. cosines: those of the positions that were among the nearest.
     """
 
+    space: int
     alone: Floats
     near: Floats
     wide: Floats
@@ -106,7 +107,8 @@ def search_records(
         return []
     words, total = scores.words(weights), scores.fused(weights)
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        condition = chosen.condition(key, connection.dialect.name)
+        # The space says nothing new, but it is what the index by position begins with.
+        condition = chosen.condition(key, connection.dialect.name) & (records.c.space == scores.space)
         hits = _look_up(connection, condition, total, max(limit, _RERANKED if reranker else 0))
     found = [Hit(record, float(total[at]), float(words[at]), scores.cosines.get(at)) for at, record in hits]
     return _rerank(reranker, query, found)[:limit] if reranker else found[:limit]
@@ -125,7 +127,7 @@ def score_namespace(engine: Engine, vectors: VectorIndex, namespace: Namespace, 
         corpus = load_corpus(connection, space, terms_of(query))
         cosines = _by_position(connection, space, nearest, len(corpus.lengths))
     alone, near, wide = (score_words(corpus, reach) for reach in (0, 1, 2))
-    return Scores(alone, near, wide, *_meaning(corpus, cosines), cosines)
+    return Scores(space, alone, near, wide, *_meaning(corpus, cosines), cosines)
 
 
 def _by_position(connection: Connection, space: int, near: Mapping[str, float], size: int) -> dict[int, float]:
