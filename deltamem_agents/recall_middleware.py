@@ -1,7 +1,7 @@
 """Middleware that archives a thread's messages and shows the model what the archive recalls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -10,9 +10,8 @@ from langgraph.runtime import Runtime
 
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.memory_cell import memory_from
-from deltamem_agents.messages import to_entries
 from deltamem_agents.recalled import RecalledBlock, cited_ids
-from deltamem_agents.recalling import ArchiveRecall
+from deltamem_agents.recalling import ArchiveRecall, in_window
 
 __all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
 
@@ -55,7 +54,7 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         local = isinstance(request.model, ChatDeltaMem)
         return self._recall.with_recalled(
             request.messages,
-            in_prompt=_in_window(request) if local else request.messages,
+            in_prompt=in_window(request.messages, memory_from(dict(request.state))) if local else request.messages,
             as_system=local,
             count_tokens=request.model.get_num_tokens if local else None,
         )
@@ -82,16 +81,6 @@ def _with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
         return message
     metadata = {**message.response_metadata, RECALLED_KEY: recalled_report(block, message.text)}
     return message.model_copy(update={"response_metadata": metadata})
-
-
-def _in_window(request: ModelRequest[Any]) -> Sequence[BaseMessage]:
-    """Return the messages that the working memory has not absorbed: those that the prompt can show."""
-    memory = memory_from(dict(request.state)) if request.messages else None
-    if memory is None:
-        return request.messages
-    absorbed = set(memory.digests)
-    entries = to_entries(request.messages)
-    return [m for m, entry in zip(request.messages, entries, strict=True) if entry.digest not in absorbed]
 
 
 def _thread(runtime: Runtime[Any]) -> str | None:

@@ -14,10 +14,11 @@ from deltamem_agents.archive.search import Hit
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.archiving import ArchiveWriter
-from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.messages import UNWRITTEN, to_entries
 from deltamem_agents.recalled import Passage, RecalledBlock, lay_out_block
+from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "relevance"]
+__all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window", "relevance"]
 
 DEFAULT_THRESHOLD = 0.4
 _SEEN = 50_000
@@ -126,6 +127,14 @@ def _passage(query: str, hit: Hit) -> Passage:
 
 def _approximate_tokens(text: str) -> int:
     return count_tokens_approximately([text], extra_tokens_per_message=0)
+
+
+def in_window(messages: Sequence[BaseMessage], memory: WorkingMemory | None) -> list[BaseMessage]:
+    """Return the messages that a working memory has not absorbed: those that the prompt can show."""
+    if memory is None or not messages:
+        return list(messages)
+    absorbed = set(memory.digests)
+    return [m for m, entry in zip(messages, to_entries(messages), strict=True) if entry.digest not in absorbed]
 
 
 def relevance(query: str, text: str, meaning: float | None) -> float:

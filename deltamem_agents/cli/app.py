@@ -66,6 +66,7 @@ Updates = Annotated[bool, typer.Option("--updates", help="Change some facts befo
 Mode = Annotated[Literal["tsw", "ssw", "msw"], typer.Option(help="Which bundled adapter to measure.")]
 Threads = Annotated[int, typer.Option(min=2, help="Conversations to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
+WithArchive = Annotated[bool, typer.Option("--archive", help="Ask with an archive of each conversation as well.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 
@@ -77,13 +78,21 @@ def recall(
     mode: Mode = "msw",
     threads: Threads = 24,
     seed: Seed = 0,
+    archive: WithArchive = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how often a fact is recalled once it has left the prompt, beside the controls."""
     from deltamem_agents.cli.recall import print_recall
 
     print_recall(
-        facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed, as_json=as_json
+        facts=facts,
+        distance=distance,
+        updates=updates,
+        mode=mode,
+        threads=threads,
+        seed=seed,
+        archive=archive,
+        as_json=as_json,
     )
 
 

@@ -19,6 +19,9 @@ _MEANING = {
     "never_told": "answered that it does not know what was never said",
     "chance": "guessing among the values of the attribute",
     "n": "questions asked",
+    "archive_only": "with the archive's passages and the memory set to zero",
+    "hybrid": "with the working memory and the archive's passages",
+    "hybrid_never_told": "answered that it does not know, with both",
     "prompt_contains_fact": "prompts that held the fact as text (must be 0)",
 }
 
@@ -31,6 +34,7 @@ def print_recall(
     mode: Literal["tsw", "ssw", "msw"],
     threads: int,
     seed: int,
+    archive: bool,
     as_json: bool,
 ) -> None:
     """Measure recall with these options and print the figures to stdout.
@@ -38,9 +42,10 @@ def print_recall(
     Raises:
         ConfigError: the options ask for more facts than there are attributes.
     """
-    figures = run_recall(
-        RecallOptions(facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed)
+    options = RecallOptions(
+        facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed, archive=archive
     )
+    figures = run_recall(options)
     if as_json:
         print(json.dumps(figures))
         return

@@ -1,5 +1,6 @@
 """Measure what the bundled model remembers after the text has left its prompt, next to the controls."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,12 +10,16 @@ from rich.console import Console
 from rich.progress import track
 
 from backbone import ConfigError, MemoryState, RecallProbe, RecallQuestion, recall_probe
+from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.memory_cell import use_memory
+from deltamem_agents.recalling import ArchiveRecall, in_window
 from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["RecallOptions", "run_recall"]
 
+FIGURES = ("exact_match", "zeroed", "shuffled", "full_context", "never_told")
+ARCHIVE_FIGURES = ("archive_only", "hybrid", "hybrid_never_told")
 QUESTIONS = 4
 NEVER_TOLD = 2
 WINDOW_TOKENS = 512
@@ -27,7 +32,8 @@ FULL_CONTEXT_TOKENS = 8000
 class RecallOptions:
     """Set what is measured: facts a thread, unrelated tokens behind them, and how many threads are averaged.
 
-    updates: every fact is changed later, and the newest value is asked for. seed draws the conversations.
+    updates: every fact is changed later, and the newest value is asked for. seed draws the conversations. archive: ask
+    with an archive of the thread as well, searched by words; adds the figures "archive only" and "hybrid".
     """
 
     facts: int = 4
@@ -36,6 +42,7 @@ class RecallOptions:
     mode: Literal["tsw", "ssw", "msw"] = "msw"
     threads: int = 24
     seed: int = 0
+    archive: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 2:
@@ -69,7 +76,8 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
 
     Every thread is a conversation that training never produced: its facts, unrelated text, then questions, each asked
     apart. The whole history is handed to `ChatDeltaMem`, which absorbs it as any agent's; only questions are answered
-    live. Keys: exact_match, zeroed, shuffled, full_context, chance, never_told, n, prompt_contains_fact.
+    live. Keys: exact_match, zeroed, shuffled, full_context, chance, never_told, n, prompt_contains_fact; with an
+    archive also archive_only, hybrid (working memory and archive) and hybrid_never_told.
     Raises ConfigError for facts or a distance that cannot be.
     """
     window = min(WINDOW_TOKENS, max(SMALLEST_WINDOW, options.distance))
@@ -79,10 +87,12 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
     count_tokens = _token_counter(model)
     numbers = track(range(options.threads), "reading", console=Console(stderr=True), transient=True)
     threads = [_read(model, options, number, count_tokens) for number in numbers]
-    tallies = {name: _Tally() for name in ("exact_match", "zeroed", "shuffled", "full_context", "never_told")}
+    tallies = {name: _Tally() for name in FIGURES + (ARCHIVE_FIGURES if options.archive else ())}
     leaks, chances = 0, []
     for number in track(range(options.threads), "asking", console=Console(stderr=True), transient=True):
         thread, other = threads[number], threads[(number + 1) % options.threads]
+        if options.archive:
+            _ask_with_archive(model, thread, tallies)
         for question in thread.probe.questions:
             name = "exact_match" if question.told else "never_told"
             leaks += _ask(model, thread, question, thread.memory, tallies[name])
@@ -143,6 +153,29 @@ def _ask(
     tally.right += reply.text.strip() == question.reply
     prompt = "" if cell.report is None else cell.report.prompt_text
     return any(text in prompt for text in thread.probe.fact_texts)
+
+
+def _ask_with_archive(model: ChatDeltaMem, thread: _Thread, tallies: dict[str, _Tally]) -> None:
+    """Ask every question with what an archive of the thread recalls: without working memory, and with it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite") as store,
+        ArchiveRecall(store, namespace=("thread",)) as archive,
+    ):
+        archive.archive(thread.messages, "thread")
+        archive.flush()
+        window = in_window(thread.messages, thread.memory)
+        for question in thread.probe.questions:
+            asked = [*thread.messages, HumanMessage(question.text, id="question")]
+            shown, _ = archive.with_recalled(asked, in_prompt=window, as_system=True, count_tokens=model.get_num_tokens)
+            memories = {"hybrid" if question.told else "hybrid_never_told": thread.memory}
+            if question.told:
+                memories["archive_only"] = _zeroed(thread.memory)
+            for name, memory in memories.items():
+                with use_memory(memory.to_bytes()):
+                    reply = model.invoke(shown)
+                tallies[name].asked += 1
+                tallies[name].right += reply.text.strip() == question.reply
 
 
 def _zeroed(memory: WorkingMemory) -> WorkingMemory:

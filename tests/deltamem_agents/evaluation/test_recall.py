@@ -20,14 +20,26 @@ KEYS = {
 @pytest.mark.slow
 def test_memory_recalls_what_its_controls_cannot() -> None:
     """Facts that no prompt holds are answered from the memory, and not without it or with another thread's."""
-    figures = run_recall(RecallOptions(facts=2, distance=120, threads=8, seed=5))
+    figures = run_recall(RecallOptions(facts=4, distance=500, threads=6, seed=5))
 
     assert set(figures) == KEYS
-    assert figures["n"] == 16
+    assert figures["n"] == 24
     assert figures["prompt_contains_fact"] == 0
     assert figures["zeroed"] <= figures["chance"] + 0.05
-    assert figures["exact_match"] >= figures["shuffled"] + 0.3
+    assert figures["shuffled"] <= figures["chance"] + 0.1  # 24 questions; one by luck is 0.04
+    assert figures["exact_match"] >= 0.9
     assert figures["full_context"] >= 0.9
+    assert figures["never_told"] >= 0.9
+
+
+@pytest.mark.slow
+def test_an_archive_answers_beside_the_memory() -> None:
+    """With an archive the bundled model answers from what is quoted, also where its memory is empty."""
+    figures = run_recall(RecallOptions(facts=4, distance=300, threads=4, seed=5, archive=True))
+
+    assert set(figures) == KEYS | {"archive_only", "hybrid", "hybrid_never_told"}
+    assert figures["archive_only"] >= figures["zeroed"] + 0.4
+    assert figures["hybrid"] >= 0.9
 
 
 def test_recall_refuses_a_single_thread() -> None:
