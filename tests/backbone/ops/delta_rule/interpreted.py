@@ -53,18 +53,23 @@ def scan_errors(mode: UpdateMode, *, rank: int, length: int, gates: int, own_dec
     return {name: error(ours, theirs) for name, ours, theirs in pairs if theirs is not None}
 
 
-def position_error() -> float:
-    """Compare the states at positions around a chunk's ends."""
+def position_errors() -> dict[str, float]:
+    """Compare the states at positions around a chunk's ends, and what was held under each key."""
     q, k, v = (normalize(draw(1, CHUNK + 4, 2, 4), dim=-1) for _ in range(3))
     gates, state = torch.sigmoid(draw(1, CHUNK + 4, 2, 4)), draw(1, 2, 4, 4)
     at = torch.tensor([[0, CHUNK + 4, 1, CHUNK - 1, CHUNK, CHUNK + 1]])
     ours, theirs = (
-        delta_rule(q, k, v, gates, initial_state=state, state_positions=at, form=form).states_at
+        delta_rule(q, k, v, gates, initial_state=state, state_positions=at, predict=True, form=form)
         for form in ("triton", "naive")
     )
-    assert ours is not None
-    assert theirs is not None
-    return error(ours, theirs)
+    assert ours.states_at is not None
+    assert theirs.states_at is not None
+    assert ours.predicted is not None
+    assert theirs.predicted is not None
+    return {
+        "positions": error(ours.states_at, theirs.states_at),
+        "predictions": error(ours.predicted, theirs.predicted),
+    }
 
 
 def step_errors(mode: UpdateMode, *, own_decay: bool, per_row: bool) -> dict[str, float]:
@@ -113,7 +118,7 @@ def main() -> None:
     triton_scan.CHUNK = CHUNK
     assert triton.knobs.runtime.interpret
     assert has_triton(torch.zeros(1))
-    errors: dict[str, float] = {"positions": position_error()}
+    errors = position_errors()
     for mode, rank, length, gates, own_decay in (("standard", 3, 19, 3, False), ("lambda_outside", 4, 32, 1, True)):
         found = scan_errors(mode, rank=rank, length=length, gates=gates, own_decay=own_decay)
         errors |= {f"scan {mode} {name}": value for name, value in found.items()}
