@@ -1,11 +1,11 @@
 """Bring a thread's messages into the archive without making a reply wait."""
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
@@ -15,8 +15,13 @@ from deltamem_agents.archive.records import Namespace, Trust, content_hash
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.messages import is_written
+from deltamem_agents.policy import PolicyChain, PolicyContext, PolicyMessage, Signals
+from deltamem_agents.policy import Trust as PolicyTrust
 
-__all__ = ["ArchiveWriter", "to_record"]
+__all__ = ["QUARANTINED", "ArchiveWriter", "decide", "to_record"]
+
+QUARANTINED = "quarantined"
+"""The tag of records that are kept and not found until somebody takes it off."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,15 +56,33 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
     )
 
 
+def decide(policy: PolicyChain, new: NewRecord, namespace: Namespace) -> NewRecord | None:
+    """Return a record as the policies let it into the archive, or None if they do not."""
+    message = PolicyMessage(new.text, new.source, new.message_id or "", PolicyTrust(new.trust), new.tags)
+    decision = policy.retain(message, Signals(context=PolicyContext(namespace, new.thread)))
+    if not decision.archive:
+        return None
+    trust = new.trust if decision.trust is None else min(new.trust, Trust(decision.trust))
+    held = (QUARANTINED,) if decision.quarantine else ()
+    return dataclasses.replace(
+        new,
+        text=new.text if decision.text is None else decision.text,
+        trust=trust,
+        tags=tuple(dict.fromkeys((*new.tags, *decision.tags, *held))),
+        ttl=decision.ttl if new.ttl is None else new.ttl,
+    )
+
+
 class ArchiveWriter:
     """Write records on a thread of its own, in the order in which they come.
 
     A write that fails is said in the log at once, and raised by the next `flush`.
     """
 
-    def __init__(self, store: MemoryStore) -> None:
-        """Take the store whose records are written; it is opened by the first write if it is not open yet."""
+    def __init__(self, store: MemoryStore, policy: PolicyChain) -> None:
+        """Take the store whose records are written, and who decides which; the first write opens the store."""
         self._store = store
+        self._policy = policy
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="deltamem-archive")
         self._pending: set[Future[None]] = set()
         self._failed: list[BaseException] = []
@@ -113,7 +136,8 @@ class ArchiveWriter:
             except RecordInvalidError as error:
                 refused = error
             else:
-                new += [record] if record is not None else []
+                allowed = None if record is None else decide(self._policy, record, namespace)
+                new += [allowed] if allowed is not None else []
         records = self._store.records
         try:
             records.add_all(namespace, new)
@@ -132,6 +156,4 @@ def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord) -> 
     except RecordConflictError:
         if new.message_id is None:
             raise
-        edited: dict[str, Any] = {name: getattr(new, name) for name in new.__slots__}
-        edited["message_id"] = f"{new.message_id}#{content_hash(new.text)[:16]}"
-        records.add(namespace, NewRecord(**edited))
+        records.add(namespace, dataclasses.replace(new, message_id=f"{new.message_id}#{content_hash(new.text)[:16]}"))

@@ -23,10 +23,11 @@ class HybridMemory(ArchiveRecall):
     user message is searched for, and what suits it stands in the prompt as a recalled block. The block is in no graph
     state, is never written to the working memory, and is never archived.
 
-    store: where records are kept; open it before and close it after. namespace: whose memory it is; nothing outside it
-    is ever found. limit: records asked for at each search. threshold: relevance, 0 to 1, below which a record is not
-    shown; docs/archive.md says how the default was chosen. budget_tokens: the block's largest size. Raises ConfigError
-    for values that cannot work, RecordInvalidError for a namespace that is none.
+    store: where records are kept; open it before and close it after. policy: who decides what the archive keeps, finds
+    and shows (docs/policies.md); None restricts nothing. It is not asked about the working memory. namespace: whose
+    memory it is; nothing outside it is ever found. limit: records asked for at each search. threshold: relevance, 0 to
+    1, below which a record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's
+    largest size. Raises ConfigError for values that cannot work, RecordInvalidError for a namespace that is none.
     """
 
     def middleware(self, *, trim_history: bool = False) -> list[AgentMiddleware[Any, Any, Any]]:

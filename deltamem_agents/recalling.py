@@ -13,9 +13,10 @@ from deltamem_agents.archive.records import Namespace, namespace_key
 from deltamem_agents.archive.search import Hit
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.terms import terms_of
-from deltamem_agents.archiving import ArchiveWriter
+from deltamem_agents.archiving import QUARANTINED, ArchiveWriter
 from deltamem_agents.messages import UNWRITTEN, to_entries
-from deltamem_agents.recalled import Passage, RecalledBlock, lay_out_block
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Retrieve
+from deltamem_agents.recalled import CITATION_DIGITS, Passage, RecalledBlock, Shown, lay_out_block
 from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window", "relevance"]
@@ -30,6 +31,7 @@ class ArchiveRecall:
     def __init__(
         self,
         store: MemoryStore,
+        policy: PolicyChain | MemoryPolicy | None = None,
         *,
         namespace: Namespace,
         limit: int = 8,
@@ -47,7 +49,8 @@ class ArchiveRecall:
         self.limit = limit
         self.threshold = threshold
         self.budget_tokens = budget_tokens
-        self._writer = ArchiveWriter(store)
+        self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([] if policy is None else [policy])
+        self._writer = ArchiveWriter(store, self.policy)
         self._seen: set[tuple[str | None, str]] = set()
         self._lock = threading.Lock()
 
@@ -85,16 +88,35 @@ class ArchiveRecall:
         count_tokens: Callable[[str], int] | None = None,
     ) -> RecalledBlock:
         """Search the archive and lay out what suits the query; what the prompt holds already is left out."""
-        hits = self.store.recall(self.namespace, query, limit=self.limit)
+        context = PolicyContext(self.namespace)
+        decision = self.policy.retrieve(query, context)
+        if not decision.allowed:
+            return RecalledBlock(None, ())
+        hits = self.store.recall(self.namespace, query, limit=min(self.limit, decision.k or self.limit))
+        hits = [hit for hit in hits if QUARANTINED not in hit.record.tags and _passes(hit, decision)]
         shown = {message.text for message in in_prompt}
-        return lay_out_block(
-            [_passage(query, hit) for hit in hits],
+        passages, withheld = self._presented(query, hits, context)
+        block = lay_out_block(
+            passages,
             query=query,
             threshold=self.threshold,
-            budget_tokens=self.budget_tokens,
+            budget_tokens=min(self.budget_tokens, decision.budget or self.budget_tokens),
             count_tokens=count_tokens or _approximate_tokens,
             in_window=lambda passage: passage.text in shown,
         )
+        return RecalledBlock(block.text, (*block.passages, *withheld))
+
+    def _presented(self, query: str, hits: Sequence[Hit], context: PolicyContext) -> tuple[list[Passage], list[Shown]]:
+        """Ask the policies about each record; masked text is what is shown and what relevance is measured on."""
+        passages, withheld = [], []
+        for hit in hits:
+            decision = self.policy.present(hit.record, context)
+            passage = _passage(query, hit, hit.record.text if decision.text is None else decision.text)
+            if decision.action in {"show", "mask"}:
+                passages.append(passage)
+            else:
+                withheld.append(Shown(passage.id, passage.id[-CITATION_DIGITS:], passage.score, "withheld"))
+        return passages, withheld
 
     def with_recalled(
         self,
@@ -120,9 +142,16 @@ class ArchiveRecall:
         return [*messages[:at], shown, *messages[at:]], block
 
 
-def _passage(query: str, hit: Hit) -> Passage:
+def _passage(query: str, hit: Hit, text: str) -> Passage:
     record = hit.record
-    return Passage(record.id, record.text, record.source, record.created, relevance(query, record.text, hit.meaning))
+    return Passage(record.id, text, record.source, record.created, relevance(query, text, hit.meaning))
+
+
+def _passes(hit: Hit, decision: Retrieve) -> bool:
+    """Tell whether a record has the values that the policies let a search find."""
+    record = hit.record
+    values = {"source": {record.source}, "tags": set(record.tags), "trust": {record.trust.name.lower()}}
+    return all(values.get(field, set()) & allowed for field, allowed in decision.filters.items())
 
 
 def _approximate_tokens(text: str) -> int:
