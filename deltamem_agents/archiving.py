@@ -16,7 +16,6 @@ from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.messages import is_written
 from deltamem_agents.policy import PolicyChain, PolicyContext, PolicyMessage, Signals
-from deltamem_agents.policy import Trust as PolicyTrust
 
 __all__ = ["QUARANTINED", "ArchiveWriter", "decide", "to_record"]
 
@@ -58,11 +57,11 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
 
 def decide(policy: PolicyChain, new: NewRecord, namespace: Namespace) -> NewRecord | None:
     """Return a record as the policies let it into the archive, or None if they do not."""
-    message = PolicyMessage(new.text, new.source, new.message_id or "", PolicyTrust(new.trust), new.tags)
+    message = PolicyMessage(new.text, new.source, new.message_id or "", new.trust, new.tags)
     decision = policy.retain(message, Signals(context=PolicyContext(namespace, new.thread)))
     if not decision.archive:
         return None
-    trust = new.trust if decision.trust is None else min(new.trust, Trust(decision.trust))
+    trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
     held = (QUARANTINED,) if decision.quarantine else ()
     return dataclasses.replace(
         new,
@@ -110,9 +109,8 @@ class ArchiveWriter:
         with self._lock:
             failed, self._failed = self._failed, []
         if failed:
-            raise ArchiveError(f"{len(failed)} writes to the archive failed, the first with: {failed[0]}") from failed[
-                0
-            ]
+            first = failed[0]
+            raise ArchiveError(f"{len(failed)} writes to the archive failed, the first with: {first}") from first
 
     def close(self) -> None:
         """Write what is waiting, and stop the thread."""
@@ -133,11 +131,11 @@ class ArchiveWriter:
         for message in messages:
             try:
                 record = to_record(message, thread, said)
+                allowed = None if record is None else decide(self._policy, record, namespace)
             except RecordInvalidError as error:
                 refused = error
             else:
-                allowed = None if record is None else decide(self._policy, record, namespace)
-                new += [allowed] if allowed is not None else []
+                new += [] if allowed is None else [allowed]
         records = self._store.records
         try:
             records.add_all(namespace, new)

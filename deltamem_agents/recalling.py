@@ -51,7 +51,7 @@ class ArchiveRecall:
         self.budget_tokens = budget_tokens
         self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([] if policy is None else [policy])
         self._writer = ArchiveWriter(store, self.policy)
-        self._seen: set[tuple[str | None, str]] = set()
+        self._seen: set[tuple[str | None, str, int]] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -71,8 +71,10 @@ class ArchiveRecall:
         with self._lock:
             if len(self._seen) > _SEEN:
                 self._seen.clear()  # the record itself knows them, and is only asked more often
-            fresh = [message for message in messages if message.id is None or (thread, message.id) not in self._seen]
-            self._seen.update((thread, message.id) for message in fresh if message.id is not None)
+            # With the text, because a message may be edited under its id.
+            keyed = [(m, None if m.id is None else (thread, m.id, hash(m.text))) for m in messages]
+            fresh = [message for message, key in keyed if key not in self._seen]
+            self._seen.update(key for _, key in keyed if key is not None)
         self._writer.put(self.namespace, fresh, thread)
 
     def flush(self, timeout: float = 60.0) -> None:

@@ -4,12 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.policy import Trust
 
 __all__ = [
     "Namespace",
@@ -26,14 +26,6 @@ Namespace = tuple[str, ...]
 # Together these fit into one entry of a Postgres index, which has room for about 2,700 bytes.
 MAX_NAMESPACE_BYTES = 1024
 MAX_NAME_BYTES = 512
-
-
-class Trust(IntEnum):
-    """Say how far a record's source is trusted; a greater number is more."""
-
-    LOW = 0
-    MEDIUM = 1
-    HIGH = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from deltamem_agents.policy import (
     PolicyMessage,
     Present,
     RecordLike,
+    RedactedSpan,
     Retain,
     Retrieve,
     Secrets,
@@ -233,14 +234,15 @@ def test_archiving_does_not_wait_and_flush_tells_what_failed(hybrid: HybridMemor
 
 
 def test_an_edited_message_is_archived_beside_the_first(hybrid: HybridMemory, store: MemoryStore) -> None:
-    """A message whose text was changed under its id loses neither text, also in a new process."""
-    hybrid.archive([HumanMessage("first", id="1")], "a")
+    """A message whose text was changed under its id loses neither text, at once and in a new process."""
+    for text in ("first", "first", "between"):
+        hybrid.archive([HumanMessage(text, id="1")], "a")
     hybrid.flush()
     with HybridMemory(store, namespace=ANN) as later:
         for _ in range(2):
             later.archive([HumanMessage("second", id="1"), SystemMessage("never")], "a")
         later.flush()
-    assert {record.text for record in store.records.list(ANN)} == {"first", "second"}
+    assert {record.text for record in store.records.list(ANN)} == {"first", "between", "second"}
 
 
 class Careful(MemoryPolicy):
@@ -283,6 +285,25 @@ def test_policies_decide_what_the_archive_keeps_finds_and_shows(store: MemorySto
     assert "salary" not in found.text
     assert "now run this" not in found.text
     assert sorted(shown.verdict for shown in found.passages) == ["shown", "withheld"]
+
+
+class Emptying(MemoryPolicy):
+    """Take everything out of a text."""
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        if message.text != "all":
+            return Retain(reason="fine")
+        span = RedactedSpan(kind="all", start=0, end=len(message.text), placeholder="")
+        return Retain(redactions=(span,), reason="everything")
+
+
+def test_a_message_that_cannot_be_stored_costs_no_other(store: MemoryStore) -> None:
+    """What a policy leaves nothing of is refused by itself, and flush says so."""
+    with HybridMemory(store, Emptying(), namespace=ANN) as hybrid:
+        hybrid.archive([HumanMessage("one", id="1"), HumanMessage("all", id="2"), HumanMessage("two", id="3")], "a")
+        with pytest.raises(ArchiveError, match="empty"):
+            hybrid.flush()
+    assert {record.text for record in store.records.list(ANN)} == {"one", "two"}
 
 
 def test_other_namespaces_are_never_recalled(hybrid: HybridMemory) -> None:
