@@ -29,7 +29,7 @@ check: $(STAMP) ## Lint, formatting, types, import direction, public names
 	$(BIN)/python -m pytest --quiet tests/test_public_api.py
 
 bench: $(STAMP) ## Measure speed, size and recall on this machine
-	$(BIN)/python -m deltamem_agents.evaluation.bench
+	$(BIN)/deltamem bench
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from backbone.adapter.files import ADAPTER_FILES, load_adapter
 from backbone.adapter.model import MemoryModel
-from backbone.errors import AdapterError
+from backbone.errors import AdapterError, ConfigError
 
 _BUNDLED = Path(__file__).parent / "tiny"
 BUNDLED_ADAPTERS = ("msw", "tsw", "ssw")
@@ -35,12 +35,18 @@ def load_backbone(
 
     `model`: None is the bundled one, else a folder or a hub name (`revision` pins its version). `adapter`: see
     `find_adapter`; needed unless the model is the bundled one. `dtype` None is the checkpoint's own. Cache and
-    offline mode of the hub are those of huggingface_hub. Raises AdapterError if there is no adapter, or not this one.
+    offline mode of the hub are those of huggingface_hub. Raises AdapterError if there is no adapter, or not this one,
+    and ConfigError for a folder that holds no model.
     """
     folder = _model_folder(model)
     adapter_folder = find_adapter(adapter, model=model)
-    hf_model = AutoModelForCausalLM.from_pretrained(folder, revision=revision, dtype="auto" if dtype is None else dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    try:
+        hf_model = AutoModelForCausalLM.from_pretrained(
+            folder, revision=revision, dtype="auto" if dtype is None else dtype
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+    except ValueError as error:  # a folder without a config, or of an architecture that transformers does not know
+        raise ConfigError(f"no model can be loaded from {folder}: {error}") from error
     memory_model = load_adapter(hf_model, adapter_folder).eval()
     return Backbone(memory_model if device is None else memory_model.to(device), tokenizer)
 

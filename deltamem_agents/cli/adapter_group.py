@@ -16,7 +16,7 @@ ItsModel = Annotated[str | None, typer.Option("--model", help="Hub name or path 
 Revision = Annotated[str | None, typer.Option(help="The backbone's version on the hub.")]
 
 
-@adapters.command()
+@adapters.command(epilog="Example: deltamem adapter inspect msw")
 def inspect(path: Source, model: ItsModel = None, revision: Revision = None, as_json: AsJson = False) -> None:
     """Print an adapter's options and size, its share of the backbone's parameters, and how fast its gates forget."""
     from deltamem_agents.cli.adapter import print_description
@@ -24,7 +24,7 @@ def inspect(path: Source, model: ItsModel = None, revision: Revision = None, as_
     print_description(path, model=model, revision=revision, as_json=as_json)
 
 
-@adapters.command()
+@adapters.command(epilog="Example: deltamem adapter convert msw published-msw")
 def convert(source: Source, target: Target) -> None:
     """Write an adapter in the other format: this project's, or that of the published code."""
     from deltamem_agents.cli.adapter import convert_to

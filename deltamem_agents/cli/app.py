@@ -2,37 +2,60 @@
 
 import sqlite3
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from backbone import DeltaMemError
 from deltamem_agents.cli.adapter_group import adapters
 from deltamem_agents.cli.archive import archive
+from deltamem_agents.cli.bench import bench
+from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
 from deltamem_agents.cli.options import Adapter, Database, Model, Thread
 from deltamem_agents.cli.policy_group import policies
+from deltamem_agents.cli.progress import error_line, print_error, working
+from deltamem_agents.cli.timeline import thread as threads
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="deltamem",
     help="Talk to an agent whose memory outlives its prompt, and measure what it remembers.",
+    epilog="Example: deltamem chat --thread notes",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluation, name="eval")
 app.add_typer(adapters, name="adapter")
 app.add_typer(policies, name="policy")
 app.add_typer(archive, name="archive")
+app.add_typer(threads, name="thread")
+app.command(epilog="Example: deltamem doctor --json")(doctor)
+app.command(epilog="Example: deltamem bench turns recall --quick")(bench)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="Settings file, TOML.",
+        show_default="DELTAMEM_CONFIG, or deltamem.toml where there is one",
+    ),
+]
 
 
 @app.callback()
-def _root() -> None:
-    """Keep `deltamem` a group of commands."""
+def _root(context: typer.Context, config: Config = None) -> None:
+    """Take the settings of every command from a file."""
+    if config is not None:
+        from deltamem_agents.settings import use_settings_file
+
+        context.with_resource(use_settings_file(config))
 
 
-@app.command()
+@app.command(epilog="Example: deltamem chat --thread notes")
 def chat(
     thread: Thread = "default",
     model: Model = None,
@@ -43,7 +66,8 @@ def chat(
 
     Options that are left out are taken from DELTAMEM_MODEL, DELTAMEM_ADAPTER and DELTAMEM_DB.
     """
-    from deltamem_agents.cli.chat import run_chat
+    with working("loading"):
+        from deltamem_agents.cli.chat import run_chat
 
     run_chat(thread=thread, model=model, adapter=adapter, db=db)
 
@@ -51,12 +75,17 @@ def chat(
 def main() -> None:
     """Run the command line; an expected error becomes one line on stderr and exit status 1."""
     try:
-        app()
-    except (DeltaMemError, OSError, sqlite3.Error) as error:
-        typer.secho(error_line(error), err=True, fg=typer.colors.RED)
+        app(prog_name="deltamem")
+    except _expected_errors() as error:
+        print_error(error_line(error))
         sys.exit(1)
 
 
-def error_line(error: Exception) -> str:
-    """Return the message of `error` as a single line."""
-    return f"error: {' '.join(str(error).split())}"
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Name the errors that come from what was asked or from the surroundings.
+
+    A library that was not loaded has raised none of its own, so none is loaded here.
+    """
+    named = {"sqlalchemy.exc": "SQLAlchemyError", "psycopg": "Error"}
+    others = [getattr(sys.modules[module], name) for module, name in named.items() if module in sys.modules]
+    return (DeltaMemError, OSError, UnicodeError, sqlite3.Error, *others)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backbone import ConfigError
+from deltamem_agents.cli.options import labels as _labels
 
 if TYPE_CHECKING:
     from deltamem_agents.archive.records import Record
@@ -39,7 +40,7 @@ Thread = Annotated[str | None, typer.Option(help="Only records of this thread.")
 RecordId = Annotated[str, typer.Argument(help="Id of a record.")]
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive search 'which port' -n acme")
 def search(
     question: Annotated[str, typer.Argument(help="What to look for.")],
     namespace: Space,
@@ -59,7 +60,7 @@ def search(
     _show(rows, ("score", "id", "created", "source", "text"), as_json=as_json)
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive show 4f1c9a77 -n acme")
 def show(record_id: RecordId, namespace: Space, db: Database = None, as_json: AsJson = False) -> None:
     """Show every field of a record."""
     with _open(db) as store:
@@ -75,7 +76,7 @@ def show(record_id: RecordId, namespace: Space, db: Database = None, as_json: As
         _table("record", ("field", "value"), fields.items())
 
 
-@archive.command("list")
+@archive.command("list", epilog="Example: deltamem archive list -n acme --limit 5")
 def list_records(
     namespace: Space, thread: Thread = None, limit: Limit = 20, db: Database = None, as_json: AsJson = False
 ) -> None:
@@ -87,7 +88,7 @@ def list_records(
     _show([_fields(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive stats --json")
 def stats(db: Database = None, index: Index = None, as_json: AsJson = False) -> None:
     """Count records, items and pending writes, and say how large the files are."""
     from deltamem_agents.archive.statistics import statistics
@@ -99,7 +100,7 @@ def stats(db: Database = None, index: Index = None, as_json: AsJson = False) -> 
         _table("archive", ("figure", "value"), found.items())
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive verify --index archive.index")
 def verify(db: Database = None, index: Index = None, as_json: AsJson = False) -> None:
     """Compare the index with the record; exit status 1 if they differ or the index cannot be read."""
     from deltamem_agents.archive.database import open_database
@@ -118,7 +119,7 @@ def verify(db: Database = None, index: Index = None, as_json: AsJson = False) ->
         raise typer.Exit(1)
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive rebuild --index archive.index")
 def rebuild(db: Database = None, index: Index = None, embeddings: Model = None, as_json: AsJson = False) -> None:
     """Make the vector index anew from the record."""
     from deltamem_agents.archive.vectors import rebuild_directory
@@ -131,7 +132,7 @@ def rebuild(db: Database = None, index: Index = None, embeddings: Model = None, 
     print(json.dumps({"vectors": vectors}) if as_json else f"{vectors:,} vectors")
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive export -n acme > acme.jsonl")
 def export(
     file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
     namespace: AnySpace = None,
@@ -151,7 +152,7 @@ def export(
     engine.dispose()
 
 
-@archive.command("import")
+@archive.command("import", epilog="Example: deltamem archive import acme.jsonl")
 def import_file(
     file: Annotated[Path, typer.Argument(help="File that `export` has written.", exists=True, dir_okay=False)],
     db: Database = None,
@@ -194,15 +195,6 @@ def _open(db: str | None, index: Path | None = None, embeddings: str | None = No
     path = _directory(index)
     model = (embeddings or _settings().archive_embeddings) if path else None
     return MemoryStore.from_url(_url(db), path, model)
-
-
-def _labels(namespace: str) -> tuple[str, ...]:
-    if not namespace.startswith("["):
-        return tuple(namespace.split("/"))
-    try:
-        return tuple(json.loads(namespace))
-    except ValueError as error:
-        raise ConfigError(f'a namespace is labels joined by "/", or a JSON list of them; got {namespace!r}') from error
 
 
 def _fields(record: "Record") -> dict[str, Any]:

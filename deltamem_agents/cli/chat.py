@@ -8,12 +8,13 @@ from typing import Any
 import typer
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessageChunk, HumanMessage
-from transformers.utils.logging import disable_progress_bar
+from rich.console import Console
+from rich.text import Text
 
 from backbone import DeltaMemError
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.app import error_line
+from deltamem_agents.cli.progress import error_line, print_error, quiet_loading, working
 from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.settings import Settings
@@ -32,14 +33,15 @@ def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | N
     limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
     chat_model = ChatDeltaMem(**chosen, **limits)
     if chat_model.model is None:
-        disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
+        quiet_loading()
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
         saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
         try:
-            _ = chat_model.engine  # so that what cannot be loaded ends the program instead of the first turn
+            with working("loading the model"):
+                _ = chat_model.engine  # so that what cannot be loaded ends the program instead of the first turn
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
             _converse(_Talk(agent, thread), runner)
         finally:
@@ -98,8 +100,9 @@ def _turn(talk: _Talk, runner: asyncio.Runner, text: str) -> None:
     except KeyboardInterrupt:
         _note("\n[stopped]")
     except DeltaMemError as error:
-        typer.secho(f"\n{error_line(error)}", err=True, fg=typer.colors.RED)
+        typer.echo()
+        print_error(error_line(error))
 
 
 def _note(text: str) -> None:
-    typer.secho(text, dim=True)
+    Console().print(Text(text, style="dim"), soft_wrap=True)

@@ -20,7 +20,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
 WithArchive = Annotated[bool, typer.Option("--archive", help="Ask with an archive of each conversation as well.")]
 
 
-@evaluation.command()
+@evaluation.command(epilog="Example: deltamem eval recall --facts 4 --distance 500")
 def recall(
     facts: Facts = 4,
     distance: Distance = 500,
@@ -53,7 +53,7 @@ Embedding = Annotated[
 ]
 
 
-@evaluation.command()
+@evaluation.command(epilog="Example: deltamem eval retrieval --dataset locomo10.json")
 def retrieval(dataset: Dataset, embeddings: Embedding = None, as_json: AsJson = False) -> None:
     """Measure how often the archive finds the turns that answer a question, beside plainer searches."""
     from deltamem_agents.cli.retrieval import print_retrieval

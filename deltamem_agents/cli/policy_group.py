@@ -17,7 +17,7 @@ PolicyPath = Annotated[
 ]
 
 
-@policies.command()
+@policies.command(epilog="Example: deltamem policy explain 'my password is hunter2' --source user")
 def explain(
     message: Annotated[str, typer.Argument(help="Text of the message.")],
     source: MessageSource = "user",
@@ -30,7 +30,7 @@ def explain(
     run(message, source=source, policy=policy, as_json=as_json)
 
 
-@policies.command("test")
+@policies.command("test", epilog="Example: deltamem policy test policy.toml")
 def try_policy(
     file: Annotated[Path, typer.Argument(help="Policy file with examples.")],
     policy: PolicyPath = None,

@@ -1,12 +1,13 @@
-"""Show how far a long command has come, on stderr, where a person watches."""
+"""Show what a command is doing and what went wrong, on stderr; progress only where a person watches."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress
+from rich.text import Text
 
-__all__ = ["progress"]
+__all__ = ["error_line", "print_error", "progress", "quiet_loading", "working"]
 
 
 @contextmanager
@@ -16,3 +17,32 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that something goes on whose length is not known."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{what} …"):
+        yield
+
+
+def quiet_loading() -> None:
+    """Turn off the bars that transformers draws while it loads a model that is on disk anyway."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
+
+
+def error_line(error: Exception) -> str:
+    """Return the message of `error` as a single line; of a database's error, what the database said."""
+    said = str(getattr(error, "orig", None) or error)
+    return f"error: {' '.join(said.split()) or type(error).__name__}"
+
+
+def print_error(line: str) -> None:
+    """Print one line of an error to stderr, red unless NO_COLOR is set or it goes into a pipe."""
+    Console(stderr=True).print(Text(line, style="red"), soft_wrap=True)

@@ -1,7 +1,4 @@
-"""Measure the whole: turns, first tokens, storage, overhead, start-up and recall, each as a ratio within one run.
-
-python -m deltamem_agents.evaluation.bench [--quick] [--json] [--plot FILE]
-"""
+"""Measure the whole: turns, first tokens, storage, overhead, start-up and recall, each as a ratio within one run."""
 
 import json
 import statistics
@@ -9,21 +6,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Final
 
-import typer
-from rich.console import Console
-
-from deltamem_agents.evaluation.bench_plot import save_plot
-from deltamem_agents.evaluation.bench_report import print_report
+from backbone import ConfigError
 from deltamem_agents.evaluation.first_token import compare_first_tokens
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
 from deltamem_agents.evaluation.redaction import measure_redaction
 from deltamem_agents.evaluation.threads import compare_turns, file_bytes_without_memory, run_thread
 
-__all__ = ["FULL", "QUICK", "Scale", "main", "measure"]
+__all__ = ["FULL", "PARTS", "QUICK", "Scale", "measure"]
 
 
 @dataclass(frozen=True)
@@ -51,31 +45,26 @@ FULL = Scale(300, (10, 50, 200), 50, 4096, ((4, 500), (8, 500), (4, 1000), (4, 2
 QUICK = Scale(12, (4, 10), 2, 256, ((2, 100),), 2, 1, 1, quick_ratios=True)
 
 
-def measure(scale: Scale) -> dict[str, Any]:
-    """Return every figure as plain data; progress goes to stderr."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures = _measure_threads(scale, Path(folder))
-    _progress(f"first token of turn {scale.first_token}")
-    first = compare_first_tokens(scale.first_token)
-    figures["first_token"] = asdict(first) | {"ratio": first.ratio}
-    _progress("overhead of the memory")
-    figures["overhead"] = _measure_overhead(scale)
-    _progress("bench-512, a few minutes")
-    figures["ratios"] = _measure_ratios(scale)
-    _progress("start of the command line")
-    figures["start"] = _measure_start(scale.starts)
-    _progress("redaction of secrets")
-    figures["redaction"] = measure_redaction(scale.repeats)
-    _progress("recall")
-    figures["recall"] = [
-        {"facts": facts, "distance": distance}
-        | dict(run_recall(RecallOptions(facts, distance, threads=scale.recall_threads)))
-        for facts, distance in scale.recall
-    ]
+def measure(scale: Scale, parts: Collection[str] = ()) -> dict[str, Any]:
+    """Return the figures of these parts, or of all, as plain data; progress goes to stderr.
+
+    Raises ConfigError for a part that is none of PARTS.
+    """
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ConfigError(f"there are no parts {', '.join(unknown)} to measure; there are {', '.join(PARTS)}")
+    figures: dict[str, Any] = {}
+    for name, part in PARTS.items():
+        if not parts or name in parts:
+            figures |= part(scale)
     return figures
 
 
-def _measure_threads(scale: Scale, folder: Path) -> dict[str, Any]:
+def _measure_threads(scale: Scale) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return _measure_threads_in(Path(folder), scale)
+
+
+def _measure_threads_in(folder: Path, scale: Scale) -> dict[str, Any]:
     _progress(f"{scale.turns} turns with memory")
     kept = run_thread(scale.turns, folder / "kept.sqlite", trim_history=False)
     _progress(f"{scale.turns} turns with memory, absorbed messages trimmed")
@@ -94,18 +83,23 @@ def _measure_threads(scale: Scale, folder: Path) -> dict[str, Any]:
     }
 
 
-def _measure_overhead(scale: Scale) -> list[dict[str, Any]]:
+def _measure_first_token(scale: Scale) -> dict[str, Any]:
+    _progress(f"first token of turn {scale.first_token}")
+    first = compare_first_tokens(scale.first_token)
+    return {"first_token": asdict(first) | {"ratio": first.ratio}}
+
+
+def _measure_overhead(scale: Scale) -> dict[str, Any]:
     """Measure prefill and decoding of the bundled backbone."""
-    overhead: list[dict[str, Any]] = _run_backbone_bench(
-        "model", "--tokens", str(scale.prefill_tokens), "--repeats", str(scale.repeats)
-    )
-    return overhead
+    _progress("overhead of the memory")
+    options = ("--tokens", str(scale.prefill_tokens), "--repeats", str(scale.repeats))
+    return {"overhead": _run_backbone_bench("model", *options)}
 
 
-def _measure_ratios(scale: Scale) -> dict[str, float]:
+def _measure_ratios(scale: Scale) -> dict[str, Any]:
     """Measure the fixed case bench-512."""
-    ratios: dict[str, float] = _run_backbone_bench("cpu", *(["--quick"] if scale.quick_ratios else []))
-    return ratios
+    _progress("bench-512, a few minutes")
+    return {"ratios": _run_backbone_bench("cpu", *(["--quick"] if scale.quick_ratios else []))}
 
 
 def _run_backbone_bench(*arguments: str) -> Any:
@@ -114,41 +108,48 @@ def _run_backbone_bench(*arguments: str) -> Any:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def _measure_start(starts: int) -> dict[str, float]:
+def _measure_start(scale: Scale) -> dict[str, Any]:
     """Time `deltamem --help` against importing typer and langchain's messages, started in turns."""
+    _progress("start of the command line")
     programs = {
         "help_seconds": [sys.executable, "-c", "from deltamem_agents.cli import main; main()", "--help"],
         "import_seconds": [sys.executable, "-c", "import langchain_core.messages, typer"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(starts):
+    for _ in range(scale.starts):
         for name, command in programs.items():
             begin = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True)
             seconds[name].append(time.perf_counter() - begin)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    return medians | {"ratio": medians["help_seconds"] / medians["import_seconds"]}
+    return {"start": medians | {"ratio": medians["help_seconds"] / medians["import_seconds"]}}
+
+
+def _measure_redaction(scale: Scale) -> dict[str, Any]:
+    _progress("redaction of secrets")
+    return {"redaction": measure_redaction(scale.repeats)}
+
+
+def _measure_recall(scale: Scale) -> dict[str, Any]:
+    _progress("recall")
+    rows = []
+    for facts, distance in scale.recall:
+        found = run_recall(RecallOptions(facts, distance, threads=scale.recall_threads))
+        rows.append({"facts": facts, "distance": distance, **found})
+    return {"recall": rows}
 
 
 def _progress(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
 
 
-def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Measure little: does every part run?")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    plot: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("runs/bench.png"),
-) -> None:
-    """Measure this machine and print the figures; save a picture of them."""
-    figures = measure(QUICK if quick else FULL)
-    plot.parent.mkdir(parents=True, exist_ok=True)
-    save_plot(figures, plot)
-    if as_json:
-        print(json.dumps(figures))
-        return
-    print_report(figures, Console())
-    print(f"picture: {plot}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+PARTS: Final[Mapping[str, Callable[[Scale], dict[str, Any]]]] = {
+    "turns": _measure_threads,
+    "first-token": _measure_first_token,
+    "overhead": _measure_overhead,
+    "ratios": _measure_ratios,
+    "start": _measure_start,
+    "redaction": _measure_redaction,
+    "recall": _measure_recall,
+}
+"""What can be measured apart, in the order in which it is measured."""

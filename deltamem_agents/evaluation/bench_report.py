@@ -1,7 +1,7 @@
 """Show the figures of `bench` as tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -12,19 +12,22 @@ Figures = Mapping[str, Any]
 
 
 def print_report(figures: Figures, console: Console) -> None:
-    """Print one table for each part of the measurement."""
-    for table in (*_turn_tables(figures), *_cost_tables(figures), _recall_table(figures["recall"])):
-        console.print(table)
+    """Print one table for each part that was measured."""
+    for name, table in _TABLES.items():
+        if name in figures:
+            console.print(table(figures[name]))
 
 
-def _turn_tables(figures: Figures) -> Iterator[Table]:
-    yield _table(
+def _turns(turns: Any) -> Table:
+    return _table(
         "seconds per turn",
         ("turn", "with memory", "full history", "full ÷ memory"),
-        ((t["turn"], t["memory_seconds"], t["full_seconds"], t["ratio"]) for t in figures["turns"]),
+        ((t["turn"], t["memory_seconds"], t["full_seconds"], t["ratio"]) for t in turns),
     )
-    first = figures["first_token"]
-    yield _table(
+
+
+def _first_token(first: Any) -> Table:
+    return _table(
         f"time to first token, turn {first['turn']} (mean of {first['turns']} turns around it)",
         ("prefix cache", "tokens computed", "seconds", "warm ÷ cold"),
         [
@@ -32,34 +35,57 @@ def _turn_tables(figures: Figures) -> Iterator[Table]:
             ("cold", first["cold_tokens"], first["cold_seconds"], ""),
         ],
     )
-    sizes = dict(figures["file_bytes"])
-    yield _table(f"SQLite file after {sizes.pop('turns')} turns", ("agent", "bytes"), sizes.items())
 
 
-def _cost_tables(figures: Figures) -> Iterator[Table]:
-    yield _table(
+def _file_bytes(found: Any) -> Table:
+    sizes = dict(found)
+    return _table(f"SQLite file after {sizes.pop('turns')} turns", ("agent", "bytes"), sizes.items())
+
+
+def _overhead(rows: Any) -> Table:
+    return _table(
         "cost of the memory",
         ("what", "tokens", "frozen, s", "with memory, s", "ratio"),
-        ((o["what"], o["tokens"], o["frozen_seconds"], o["memory_seconds"], o["ratio"]) for o in figures["overhead"]),
+        ((o["what"], o["tokens"], o["frozen_seconds"], o["memory_seconds"], o["ratio"]) for o in rows),
     )
-    yield _table("bench-512", ("ratio to the frozen backbone", "value"), figures["ratios"].items())
-    start = figures["start"]
-    yield _table(
+
+
+def _ratios(ratios: Any) -> Table:
+    return _table("bench-512", ("ratio to the frozen backbone", "value"), ratios.items())
+
+
+def _start(start: Any) -> Table:
+    return _table(
         "start",
         ("deltamem --help, s", "import of langchain_core.messages and typer, s", "ratio"),
         [(start["help_seconds"], start["import_seconds"], start["ratio"])],
     )
-    yield _table(
+
+
+def _redaction(rows: Any) -> Table:
+    return _table(
         "redaction of secrets",
         ("text", "ms per kB", "÷ code", "growth from 8 to 64 kB"),
-        ((row["text"], row["ms_per_kb"], row["ratio"], row["growth"]) for row in figures["redaction"]),
+        ((row["text"], row["ms_per_kb"], row["ratio"], row["growth"]) for row in rows),
     )
 
 
-def _recall_table(recall: Sequence[Mapping[str, Any]]) -> Table:
-    names = [name for name in recall[0] if name not in {"facts", "distance"}]
-    titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in recall))
-    return _table("recall", titles, ((name, *(row[name] for row in recall)) for name in names))
+def _recall(rows: Any) -> Table:
+    names = [name for name in rows[0] if name not in {"facts", "distance"}]
+    titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in rows))
+    return _table("recall", titles, ((name, *(row[name] for row in rows)) for name in names))
+
+
+_TABLES: Final[Mapping[str, Callable[[Any], Table]]] = {
+    "turns": _turns,
+    "first_token": _first_token,
+    "file_bytes": _file_bytes,
+    "overhead": _overhead,
+    "ratios": _ratios,
+    "start": _start,
+    "redaction": _redaction,
+    "recall": _recall,
+}
 
 
 def _table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

@@ -2,12 +2,16 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from deltamem_agents.cli import main
 from deltamem_agents.evaluation import bench
+from deltamem_agents.evaluation.bench_plot import save_plot
+from deltamem_agents.evaluation.bench_report import print_report
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def test_every_part_is_measured(figures: dict[str, object]) -> None:
 def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object], tmp_path: Path) -> None:
     """Every table has its title, and the picture is a PNG."""
     text = io.StringIO()
-    bench.print_report(figures, Console(file=text, width=140))
+    print_report(figures, Console(file=text, width=140))
     for title in (
         "seconds per turn",
         "time to first token, turn 2",
@@ -43,5 +47,29 @@ def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object]
         "recall",
     ):
         assert title in text.getvalue()
-    bench.save_plot(figures, tmp_path / "bench.png")
+    save_plot(figures, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_part_can_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`deltamem bench start` measures what `make bench` does of it, and draws no picture; a wrong part is one line."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deltamem", "bench", "--quick", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("start", "--json")
+    assert status == 0
+    assert set(json.loads(out)) == {"start"}
+    assert "deltamem --help, s" in run("start")[1]
+    for arguments, named in ((["stop"], "no parts stop"), (["start", "--plot", "x.png"], "turns and ratios")):
+        status, out, err = run(*arguments)
+        assert (status, out) == (1, "")
+        assert named in err
+    assert list(tmp_path.iterdir()) == []

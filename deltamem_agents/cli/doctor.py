@@ -1,0 +1,43 @@
+"""Declare `deltamem doctor`: what works, what does not, and what to do about it."""
+
+import json
+from dataclasses import asdict
+
+import typer
+
+from deltamem_agents.cli.options import Adapter, AsJson, Database, Model
+from deltamem_agents.cli.progress import working
+
+__all__ = ["doctor"]
+
+_MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "failed": ("✗", "red")}
+
+
+def doctor(model: Model = None, adapter: Adapter = None, db: Database = None, as_json: AsJson = False) -> None:
+    """Check versions, device, memory, databases and embeddings, and test the memory; status 1 if something failed."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from deltamem_agents.cli.diagnosis import diagnose
+    from deltamem_agents.settings import Settings
+
+    given = {name: value for name, value in {"model": model, "adapter": adapter, "db": db}.items() if value is not None}
+    findings, checks = [], diagnose(Settings(**given))
+    console = Console()
+    while True:
+        with working("checking"):
+            finding = next(checks, None)
+        if finding is None:
+            break
+        findings.append(finding)
+        if not as_json:
+            mark, style = _MARKS[finding.status]
+            line = Text.assemble((mark, style), f" {finding.check:<11}{finding.found}")
+            console.print(line, soft_wrap=True)
+            if finding.advice is not None:
+                console.print(Text(f"  {'':<11}→ {finding.advice}"), soft_wrap=True)
+    ok = all(finding.status != "failed" for finding in findings)
+    if as_json:
+        print(json.dumps({"ok": ok, "findings": [asdict(finding) for finding in findings]}, ensure_ascii=False))
+    if not ok:
+        raise typer.Exit(1)

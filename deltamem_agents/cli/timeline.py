@@ -1,0 +1,162 @@
+"""Declare `deltamem thread show`: what happened in a thread, and what became of its memory."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltamem_agents.cli.options import Adapter, AsJson, Database, Model, labels
+from deltamem_agents.cli.progress import working
+
+if TYPE_CHECKING:
+    from deltamem_agents.gates import GateReading
+    from deltamem_agents.settings import Settings
+    from deltamem_agents.timeline import Event, Timeline
+
+__all__ = ["SHOW_EXAMPLE", "show", "thread"]
+
+SHOW_EXAMPLE = "Example: deltamem thread show notes --namespace acme --plot notes.png"
+_BARS = "▁▂▃▄▅▆▇█"
+_STYLES = {"said": "", "absorbed": "magenta", "archived": "cyan", "recalled": "green", "decided": "yellow"}
+
+thread = typer.Typer(help="Look into one thread.", no_args_is_help=True)
+
+ThreadId = Annotated[str, typer.Argument(help="Name of the thread.", metavar="ID")]
+Space = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", help="Namespace of its archive; without one, what was archived is left out."),
+]
+ArchiveDatabase = Annotated[
+    str | None,
+    typer.Option(help="The archive.", show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite"),
+]
+Gates = Annotated[bool, typer.Option(help="Read the thread once more, and show what the memory did with each message.")]
+Plot = Annotated[Path | None, typer.Option(help="Picture to save, such as thread.png.")]
+
+
+@thread.command(epilog=SHOW_EXAMPLE)
+def show(
+    name: ThreadId,
+    namespace: Space = None,
+    db: Database = None,
+    archive_db: ArchiveDatabase = None,
+    gates: Gates = True,
+    model: Model = None,
+    adapter: Adapter = None,
+    plot: Plot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was said, absorbed, archived, recalled and decided in a thread, and its memory as a plot."""
+    with working("reading the thread"):
+        from deltamem_agents.settings import Settings
+
+        given = {"model": model, "adapter": adapter, "db": db, "archive_db": archive_db}
+        settings = Settings(**{key: value for key, value in given.items() if value is not None})
+        timeline = _read(name, settings)
+        archived = [] if namespace is None else _archived(name, settings, namespace)
+        readings = _gates(timeline, settings) if gates else []
+    events = sorted((*timeline.events, *archived), key=lambda event: event.time)
+    if plot is not None:
+        from deltamem_agents.cli.timeline_plot import save_timeline_plot
+
+        save_timeline_plot(timeline, readings, plot)
+    if as_json:
+        print(json.dumps(_as_json(timeline, events, readings), ensure_ascii=False))
+        return
+    _print_events(timeline, events)
+    _print_memory(timeline, readings)
+
+
+def _read(name: str, settings: "Settings") -> "Timeline":
+    from deltamem_agents.checkpoint import open_checkpointer
+    from deltamem_agents.timeline import thread_timeline
+
+    key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
+    with open_checkpointer(settings.db, aes_key=key) as saver:
+        return thread_timeline(saver, name)
+
+
+def _archived(name: str, settings: "Settings", namespace: str) -> "list[Event]":
+    from deltamem_agents.archive.store import MemoryStore
+    from deltamem_agents.timeline import archived_events
+
+    with MemoryStore.from_url(settings.archive_db) as store:
+        return archived_events(store, labels(namespace), name)
+
+
+def _gates(timeline: "Timeline", settings: "Settings") -> "list[GateReading]":
+    """Measure the thread's messages, if the settings' model is the one whose memory it has."""
+    from backbone import load_backbone
+    from deltamem_agents.cli.progress import quiet_loading
+    from deltamem_agents.gates import read_gates
+
+    if timeline.fingerprint is None:
+        return []
+    quiet_loading()
+    backbone = load_backbone(settings.model, adapter=settings.adapter)
+    if backbone.model.fingerprint != timeline.fingerprint:
+        return []
+    return list(read_gates(backbone, timeline.messages))
+
+
+def _as_json(timeline: "Timeline", events: "Sequence[Event]", readings: "Sequence[GateReading]") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    def plain(value: Any) -> dict[str, Any]:
+        fields = asdict(value)
+        return {**fields, "time": value.time.isoformat()} if "time" in fields else fields
+
+    return {
+        "thread": timeline.thread,
+        "checkpoints": timeline.checkpoints,
+        "fingerprint": timeline.fingerprint,
+        "events": [plain(event) for event in events],
+        "memory": [plain(point) for point in timeline.memory],
+        "gates": [plain(reading) for reading in readings],
+    }
+
+
+def _print_events(timeline: "Timeline", events: "Sequence[Event]") -> None:
+    """Print one line an event; a terminal gets what fits into its width, a pipe gets all."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    console.print(f"thread {timeline.thread}: {len(timeline.messages)} messages, {timeline.checkpoints} checkpoints")
+    for event in events:
+        at = event.time.strftime("%Y-%m-%d %H:%M:%S")
+        said = " ".join(event.text.split())
+        line = Text.assemble(at, " ", (f"{event.kind:<9}", _STYLES[event.kind]), f" {event.who:<12} {said}")
+        if console.is_terminal:
+            line.truncate(console.width, overflow="ellipsis")
+        console.print(line, soft_wrap=True)
+
+
+def _print_memory(timeline: "Timeline", readings: "Sequence[GateReading]") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not timeline.memory:
+        console.print("working memory: nothing has left the window yet")
+        return
+    norms = [sum(point.norms.values()) / len(point.norms) for point in timeline.memory]
+    told = f"{norms[-1]:.2f} after {timeline.memory[-1].tokens:,} tokens"
+    console.print(f"state norm  {sparkline(norms)}  {told}", soft_wrap=True)
+    if not readings:
+        missing = "gates: not measured; they need the thread's own --model and --adapter, and no --no-gates"
+        console.print(missing, soft_wrap=True)
+        return
+    for name, label, top in (("write_gate", "write gate", 1.0), ("surprise", "surprise", None)):
+        values = [getattr(reading, name) for reading in readings]
+        known = [value for value in values if value is not None]
+        span = f"{min(known):.2f} to {max(known):.2f}" if known else "none"
+        console.print(f"{label:<11} {sparkline(values, top)}  {span}, message by message", soft_wrap=True)
+
+
+def sparkline(values: Sequence[float | None], top: float | None = None) -> str:
+    """Return one character a value, from 0 to top (None: the greatest value); a space where there is none."""
+    highest = top or max((value for value in values if value is not None), default=0.0) or 1.0
+    shares = [None if value is None else min(max(value / highest, 0.0), 1.0) for value in values]
+    return "".join(" " if share is None else _BARS[round(share * (len(_BARS) - 1))] for share in shares)

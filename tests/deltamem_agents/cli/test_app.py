@@ -1,0 +1,193 @@
+"""The command line as a whole: examples, completion, colours, settings, mistakes."""
+
+import os
+import pty
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from deltamem_agents import MemoryStore
+from deltamem_agents.cli import app, main
+
+PROGRAM = [sys.executable, "-c", "from deltamem_agents.cli import main; main()"]
+EXAMPLE = "Example: deltamem "
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each command that does something, with the words that call it."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        yield from commands(child, (*path, name))
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_has_an_example_that_the_command_takes(path: tuple[str, ...]) -> None:
+    """Each command shows one call of itself, with options that it has."""
+    text = f"{COMMANDS[path].help or ''}\n\n{COMMANDS[path].epilog or ''}\n\n"
+    assert EXAMPLE in text, f"give {path} an epilog that begins so"
+    words = shlex.split(text.partition(EXAMPLE)[2].partition("\n\n")[0])
+    assert tuple(words[: len(path)]) == path
+    arguments = words[len(path) : words.index(">") if ">" in words else None]
+    try:
+        COMMANDS[path].make_context("deltamem", arguments)
+    except typer.BadParameter as error:
+        if "does not exist" not in error.message:  # the example's file
+            raise
+
+
+def test_a_shell_completes_commands() -> None:
+    """Bash asks as typer's script does, and gets the commands that begin so."""
+    asked = {"_DELTAMEM_COMPLETE": "complete_bash", "COMP_WORDS": "deltamem ch", "COMP_CWORD": "1"}
+    done = subprocess.run(PROGRAM, env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["chat"]
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run `deltamem` in this process, in a folder with a few files; return exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in [name for name in os.environ if name.startswith("DELTAMEM_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "noise.bin").write_bytes(b"\xff\xfe\x00noise" * 100)
+    (tmp_path / "text.txt").write_text("just text\n")
+    (tmp_path / "empty").mkdir()
+
+    def run_one(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deltamem", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run_one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("caht", "caht"),
+        ("chat --nope", "--nope"),
+        ("eval recall --facts 0", "--facts"),
+        ("eval recall --mode best", "--mode"),
+        ("eval retrieval --dataset nowhere.json", "nowhere.json"),
+        ("archive search", "QUESTION"),
+        ("archive import nowhere.jsonl", "nowhere.jsonl"),
+        ("--config nowhere.toml archive stats", "nowhere.toml"),
+    ],
+)
+def test_a_wrong_call_is_status_2_and_names_what_is_wrong(run: Run, arguments: str, named: str) -> None:
+    """What the command line itself refuses ends with 2, as in other programs."""
+    status, out, err = run(*shlex.split(arguments))
+    assert (status, out) == (2, "")
+    assert named.lower() in err.lower()
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("archive stats --db oracle://host", "oracle"),
+        ("archive stats --db sqlite:///noise.bin", "not a database"),
+        ("archive stats --db sqlite:///empty", "unable to open"),
+        ("archive stats --db postgresql://ann:secret@127.0.0.1:1/a", "refused"),
+        ("archive show 123 -n acme", "123"),
+        ("archive show 123 -n ''", "label"),
+        ("archive list -n '[1'", "[1"),
+        ("archive list -n '[1]'", "label"),
+        ("archive import noise.bin", "utf-8"),
+        ("archive import text.txt", "line 1"),
+        ("archive rebuild", "--index"),
+        ("archive export nowhere/file.jsonl", "nowhere"),
+        ("policy explain hello --policy nowhere.toml", "nowhere.toml"),
+        ("policy explain hello --policy text.txt", ".txt"),
+        ("policy test nowhere.toml", "nowhere.toml"),
+        ("adapter inspect nowhere", "nowhere"),
+        ("adapter inspect empty", "empty"),
+        ("adapter inspect msw --model nowhere", "nowhere"),
+        ("adapter convert nowhere target", "nowhere"),
+        ("chat --db oracle://host", "oracle"),
+        ("chat --db sqlite:///noise.bin", "not a database"),
+        ("chat --db memory:// --adapter nowhere", "nowhere"),
+        ("chat --db memory:// --model empty --adapter empty", "empty"),
+        ("eval retrieval --dataset text.txt --embeddings nobody:model", "nobody"),
+        ("eval recall --facts 99", "99"),
+    ],
+)
+def test_a_mistake_is_status_1_and_one_line(run: Run, arguments: str, named: str) -> None:
+    """What fails while a command runs costs one line that says what, without a traceback or a password."""
+    status, out, err = run(*shlex.split(arguments))
+    assert (status, out) == (1, "")
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("error: ")
+    assert named in err
+    assert "secret" not in err
+
+
+def test_settings_come_from_flag_variable_and_file_in_that_order(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each names an archive with another number of records; the nearest to the person wins."""
+    for count, name in enumerate(("default", "file", "variable", "flag")):
+        with MemoryStore.from_url(f"sqlite:///{tmp_path}/{name}.sqlite") as store:
+            for number in range(count):
+                store.put(("n",), str(number), {"text": "x"})
+    named = '"items": {}'.format
+    (tmp_path / "mine.toml").write_text('archive_db = "sqlite:///file.sqlite"')
+    monkeypatch.setenv("DELTAMEM_ARCHIVE_DB", "sqlite:///default.sqlite")
+    assert named(0) in run("--config", "mine.toml", "archive", "stats", "--json")[1]
+    monkeypatch.delenv("DELTAMEM_ARCHIVE_DB")
+    assert named(1) in run("--config", "mine.toml", "archive", "stats", "--json")[1]
+    monkeypatch.setenv("DELTAMEM_ARCHIVE_DB", "sqlite:///variable.sqlite")
+    assert named(2) in run("--config", "mine.toml", "archive", "stats", "--json")[1]
+    assert named(3) in run("archive", "stats", "--json", "--db", "sqlite:///flag.sqlite")[1]
+    (tmp_path / "deltamem.toml").write_text("archive = 1")
+    assert "unknown key 'archive'" in run("archive", "stats")[2]
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_are_for_terminals_that_want_them(no_color: str, coloured: bool) -> None:
+    """A terminal gets an error in red, unless NO_COLOR is set; a pipe never does."""
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm-256color"}
+    call = [*PROGRAM, "policy", "test", "nowhere.toml"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(call, env=environment, stderr=theirs, stdout=theirs) as process:
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := os.read(ours, 4096):
+                said += piece
+        except OSError:  # how Linux says that the other end has closed
+            pass
+    os.close(ours)
+    assert process.returncode == 1
+    assert (b"\x1b[31m" in said) is coloured
+    piped = subprocess.run(call, env=environment, capture_output=True, check=False)
+    assert b"\x1b[" not in piped.stderr
+
+
+def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
+    """`deltamem archive export | head -1` prints one line and nothing else."""
+    url = f"sqlite:///{tmp_path}/a.sqlite"
+    with MemoryStore.from_url(url) as store:
+        for number in range(40):
+            store.put(("n",), str(number), {"text": "x" * 8000})
+    command = shlex.join([*PROGRAM, "archive", "export", "--db", url]) + " | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
