@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,5 +31,8 @@ check: $(STAMP) ## Lint, formatting, types, import direction, public names
 bench: $(STAMP) ## Measure speed, size and recall on this machine
 	$(BIN)/deltamem bench
 
+docs: $(STAMP) ## Build these pages and a reference of every public name into site/
+	$(BIN)/zensical build --strict --clean
+
 clean: ## Remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist runs site .cache

