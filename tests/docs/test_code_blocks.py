@@ -1,4 +1,4 @@
-"""Run the code blocks of the README and of docs/; where one cannot run, check the names it uses."""
+"""Run the code blocks of the READMEs and of docs/; where one cannot run, check the names it uses."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ import pytest
 import typer
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
 # A sentence in italics straight above a block tells the reader, and this test, why it is not run.
 BLOCK = re.compile(r"(?:^\*Not run by the tests: ([^*]+)\.\*\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What the pages call their Postgres; the tests start one and put its address there.
@@ -36,11 +36,12 @@ class Block(NamedTuple):
 
     @property
     def program(self) -> str:
-        """Give the Python that is in the block: all of it, or what a swap leaves."""
+        """Give the Python in the block: all of it, or what a swap leaves if its unchanged lines are there too."""
         if self.language == "python":
             return self.text
-        kept = [line[1:] for line in self.text.splitlines() if not line.startswith("-")]
-        return "\n".join(kept) if self.language == "diff" else ""
+        lines = self.text.splitlines() if self.language == "diff" else []
+        whole = any(line.startswith(" ") for line in lines)
+        return "\n".join(line[1:] for line in lines if whole and not line.startswith("-"))
 
 
 def blocks_of(page: Path) -> list[Block]:
@@ -168,6 +169,7 @@ CHECKS = {
     "uvicorn": check_nothing,
     "curl": check_nothing,
     "export": check_nothing,
+    "source": check_nothing,
     "git": check_nothing,
     "cd": check_nothing,
     "createdb": check_nothing,
