@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from backbone import Backbone, MemoryOutput, MemoryState, load_backbone, render_prompt
 
-FOLDER = Path(__file__).parent / "pictures"
 TOLD = "We run the tests with make test."
 TOLD_AGAIN = "From now on we run the tests with pytest -q."
 WORK = "Check this:\ncache: job {n} finished"
@@ -51,7 +50,7 @@ def read(backbone: Backbone, turns: int, *, each_token: bool = False) -> Reading
     return Reading(out, [str(backbone.tokenizer.decode([token])) for token in ids], rendered.spans)
 
 
-def draw_states(backbone: Backbone) -> None:
+def draw_states(backbone: Backbone) -> Figure:
     """Show every state of every layer, empty, after one fact, after work, and after the fact has changed."""
     moments = {"one fact": 1, "… and work": 3, "… and another fact": 4, "… and the first one changed": 6}
     states = [read(backbone, turns).out.memory for turns in moments.values()]
@@ -65,7 +64,7 @@ def draw_states(backbone: Backbone) -> None:
         grid[row][0].set_ylabel(f"layer {name.split('.')[2]}")
     figure.colorbar(image, ax=grid)
     figure.suptitle("S after one pass: the states of a layer side by side, 32 × 32 each")
-    save(figure, "states")
+    return figure
 
 
 def draw_state(axes: Axes, state: MemoryState, layer: str) -> Any:
@@ -75,7 +74,7 @@ def draw_state(axes: Axes, state: MemoryState, layer: str) -> Any:
     return axes.imshow(matrices.numpy(), cmap="RdBu", vmin=-3, vmax=3)
 
 
-def draw_gates(backbone: Backbone) -> None:
+def draw_gates(backbone: Backbone) -> Figure:
     """Show how far each token of two turns opens the write gate, mean over layers."""
     reading = read(backbone, 2, each_token=True)
     layers = reading.out.telemetry.layers.values() if reading.out.telemetry else ()
@@ -85,10 +84,10 @@ def draw_gates(backbone: Backbone) -> None:
     axes.bar(range(len(gates)), gates.tolist())
     axes.set_xticks(range(len(gates)), [token.replace("\n", "⏎") for token in reading.tokens], rotation=90, fontsize=8)
     axes.set(ylabel="write gate β, mean of layers", xlim=(-1, len(gates)), title="Where the memory writes")
-    save(figure, "gates")
+    return figure
 
 
-def draw_surprise(backbone: Backbone) -> None:
+def draw_surprise(backbone: Backbone) -> Figure:
     """Show surprise and write gate of what the user says, turn by turn, and the norm of the state after it."""
     out = read(backbone, len(TURNS)).out
     layers = list(out.telemetry.layers.items()) if out.telemetry else []
@@ -106,21 +105,16 @@ def draw_surprise(backbone: Backbone) -> None:
     for axes in (surprise, gate, norm):
         axes.set_xticks(LABELS_AT, LABELS, rotation=30, ha="right")
     norm.legend()
-    save(figure, "surprise")
+    return figure
 
 
-def save(figure: Figure, name: str) -> None:
-    """Write a picture into docs/pictures/."""
-    FOLDER.mkdir(exist_ok=True)
-    figure.savefig(FOLDER / f"{name}.png", dpi=90)
-
-
-def main() -> None:
-    """Draw every picture."""
+def main(folder: Path) -> None:
+    """Draw every picture into a folder."""
+    folder.mkdir(exist_ok=True)
     backbone = load_backbone()
-    for draw in (draw_states, draw_gates, draw_surprise):
-        draw(backbone)
+    for name, draw in (("states", draw_states), ("gates", draw_gates), ("surprise", draw_surprise)):
+        draw(backbone).savefig(folder / f"{name}.png", dpi=90)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(__file__).parent / "pictures")
