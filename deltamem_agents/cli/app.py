@@ -9,6 +9,7 @@ import typer
 
 from backbone import DeltaMemError
 from deltamem_agents.cli.adapter_group import adapters
+from deltamem_agents.cli.agent import agents
 from deltamem_agents.cli.archive import archive
 from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
@@ -34,6 +35,7 @@ app.add_typer(archive, name="archive")
 app.add_typer(threads, name="thread")
 app.command(epilog="Example: deltamem doctor --json")(doctor)
 app.command(epilog="Example: deltamem bench turns recall --quick")(bench)
+app.add_typer(agents, name="agent")
 
 Config = Annotated[
     Path | None,

@@ -1,0 +1,50 @@
+"""Run the coding assistant in a terminal."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from deltamem_agents.cli.talk import open_model, talk
+
+from .agent import coding_agent
+from .workspace import DEFAULT_COMMANDS, Limits, Workspace
+
+__all__ = ["run"]
+
+
+def run(
+    workspace: Path | None = None,
+    *,
+    allow: Sequence[str] = (),
+    thread: str | None = None,
+    model: str | None = None,
+    adapter: str | None = None,
+    db: str | None = None,
+    script: Path | None = None,
+) -> None:
+    """Talk to the assistant until the input or the script ends.
+
+    workspace: the folder to work in; None is a copy of the sample project in the current folder. allow: command lines
+    that may run beside the default ones.
+    """
+    chat_model = open_model(model, adapter)
+    # A result with as many characters as the window has tokens fills a quarter to a half of it.
+    limits = Limits(result_characters=chat_model.window[0])
+    space = Workspace(workspace or _sample_copy(), (*DEFAULT_COMMANDS, *allow), limits)
+    print(f"workspace: {space.root}")
+    talk(
+        lambda memory, saver: coding_agent(chat_model, memory, space, saver),
+        chat_model,
+        namespace=("coding", str(space.root)),
+        thread=thread or f"coding-{space.root.name}",
+        db=db,
+        script=script,
+    )
+
+
+def _sample_copy() -> Path:
+    """Copy the sample project into the current folder, unless it is there."""
+    copy = Path("sample_project")
+    if not copy.exists():
+        shutil.copytree(Path(__file__).parent / "sample_project", copy)
+    return copy

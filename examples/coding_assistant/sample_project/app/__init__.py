@@ -1,0 +1,1 @@
+"""A shopping list: items, and a report about them."""

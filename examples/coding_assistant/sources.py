@@ -1,0 +1,44 @@
+"""Show the person what the archive quoted in the prompt, word for word and with its citations."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.recalled import CLOSING, OPENING
+
+__all__ = ["Sources", "recalled_text"]
+
+Response = ModelResponse[Any]
+
+
+class Sources(AgentMiddleware[Any, Any]):
+    """Write the recalled block of each request to the graph's custom stream, so that no quote depends on the model.
+
+    Put it after the memory's middleware in the list: the block is in that request only, in no state.
+    """
+
+    def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
+        """Call the model, and show what it was shown."""
+        self._show(request)
+        return handler(request)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Response]]
+    ) -> Response:
+        """Call the model without blocking the event loop, and show what it was shown."""
+        self._show(request)
+        return await handler(request)
+
+    def _show(self, request: ModelRequest[Any]) -> None:
+        # After a tool call the same block stands in the prompt again.
+        if isinstance(request.messages[-1], HumanMessage) and (text := recalled_text(request.messages)):
+            request.runtime.stream_writer(f"from the archive:\n{text}")
+
+
+def recalled_text(messages: Sequence[BaseMessage]) -> str:
+    """Return the passages of the recalled block among `messages`, or an empty text if there is none."""
+    blocks = (m.text for m in messages if m.text.startswith(OPENING) and m.additional_kwargs.get(UNWRITTEN))
+    return next(blocks, "").removeprefix(OPENING).removesuffix(CLOSING).rstrip()

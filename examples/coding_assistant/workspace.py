@@ -1,0 +1,180 @@
+"""Confine an agent to one folder: every path and every command that it names goes through here."""
+
+import difflib
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .commands import run_confined
+
+__all__ = ["DEFAULT_COMMANDS", "Limits", "RefusedError", "Workspace"]
+
+DEFAULT_COMMANDS = (
+    "make test", "make lint", "make format", "make build", "pytest -q", "python -m unittest", "python -m build",
+    "ruff check", "ruff format", "mypy src", "tox -e unit", "tox -e lint", "nox -s tests", "nox -s lint",
+    "npm test", "npm run lint", "npm run build", "cargo test", "cargo clippy", "cargo build", "go test", "go build",
+)  # fmt: skip
+"""What may run, word for word; anything else is refused before it is looked at."""
+
+_UNSEEN = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache"})
+_CUT = "[…]"
+
+
+class RefusedError(Exception):
+    """Say why something is not done; the text goes to the model."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bound what one call may cost.
+
+    result_characters: what a result may hold; a model with a small window needs small results. file_bytes: the largest
+    file that is searched, written, or read in one piece. matches: lines that a search returns. seconds: how long a
+    command may run.
+    """
+
+    result_characters: int = 4_000
+    file_bytes: int = 1_000_000
+    matches: int = 20
+    seconds: float = 120.0
+
+
+class Workspace:
+    """Read, search, write and run inside `root`, and nowhere else; whatever else is asked for raises RefusedError.
+
+    Paths are resolved first, symbolic links included, and the file that is opened at the end is not a link. commands:
+    the command lines that may run, word for word, without a shell. They run with the rights of this process: what a
+    project's own tests do is not confined.
+    """
+
+    def __init__(self, root: Path, commands: Iterable[str] = DEFAULT_COMMANDS, limits: Limits | None = None) -> None:
+        self.root = root.resolve(strict=True)
+        self.commands = {" ".join(command.split()): tuple(shlex.split(command)) for command in commands}
+        self.limits = limits or Limits()
+
+    def list(self, folder: str) -> str:
+        """Return the names in a folder, one a line; those of folders end with a slash."""
+        path = self._inside(folder)
+        if not path.is_dir():
+            raise RefusedError(f"{folder!r} is not a folder of the project")
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir() if entry.name not in _UNSEEN)
+        return self._head("\n".join(names)) or "the folder is empty"
+
+    def search(self, text: str) -> str:
+        """Return the lines that hold `text`, each as path:line: text."""
+        if not text.strip():
+            raise RefusedError("an empty text is everywhere; name what to search for")
+        found = []
+        for path in self._files():
+            for number, line in enumerate(self._text(path).splitlines(), 1):
+                if text in line:
+                    found.append(f"{path.relative_to(self.root)}:{number}: {line.strip()}")
+                    if len(found) == self.limits.matches:
+                        return self._head("\n".join([*found, f"{_CUT} only the first {len(found)} are shown"]))
+        return self._head("\n".join(found)) or "nothing found"
+
+    def read(self, name: str) -> str:
+        """Return the text of a file, or, for a name such as app/main.py:40, what begins at that line."""
+        path, _, line = name.rpartition(":")
+        path, first = (path, int(line)) if path and line.isdecimal() else (name, 1)
+        lines = self._text(self._file(path)).splitlines(keepends=True)[max(0, first - 1) :]
+        kept, room = 0, self.limits.result_characters
+        while kept < len(lines) and len(lines[kept]) <= room:
+            room -= len(lines[kept])
+            kept += 1
+        if kept == len(lines):
+            return "".join(lines) or "the file is empty"
+        if kept == 0:
+            return lines[0][: self.limits.result_characters] + _CUT
+        return "".join(lines[:kept]) + f"{_CUT} goes on at {path}:{first + kept}"
+
+    def write(self, name: str, content: str) -> str:
+        """Write a file, and the folders above it where there are none."""
+        path = self._writable(name, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(_open_no_link(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            file.write(content.encode(errors="replace"))
+        return f"wrote {len(content)} characters"
+
+    def preview(self, name: str, content: str) -> str:
+        """Return what `write` would change, as a diff; the reason in words if it would be refused."""
+        try:
+            path = self._writable(name, content)
+            old = self._text(path) if path.exists() else ""
+        except (RefusedError, OSError) as error:
+            return f"{name}: will be refused, {error}"
+        lines = difflib.unified_diff(old.splitlines(), content.splitlines(), f"{name} now", f"{name} then", lineterm="")
+        return "\n".join(lines) or f"{name}: no line changes"
+
+    def run(self, command: str) -> str:
+        """Run an allowed command, and return the end of what it printed, after its exit code if that is not 0."""
+        arguments = self.commands.get(" ".join(command.split()))
+        if arguments is None:
+            raise RefusedError(f"{command!r} is not one of: {', '.join(self.commands)}")
+        try:
+            done = run_confined(
+                arguments, self.root, seconds=self.limits.seconds, characters=self.limits.result_characters
+            )
+        except FileNotFoundError as error:
+            raise RefusedError(f"there is no program {arguments[0]!r} here") from error
+        if done.code is None:
+            return f"stopped after {self.limits.seconds:g} seconds\n{done.output}".rstrip()
+        failed = f"exit code {done.code}\n" if done.code else ""
+        return (failed + (f"{_CUT}\n" * done.cut) + done.output).rstrip() or "ok"
+
+    def _inside(self, name: str) -> Path:
+        try:
+            path = (self.root / name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # loops of links, names too long, NUL
+            raise RefusedError(f"{name!r} is no path that can be followed") from error
+        if not path.is_relative_to(self.root):
+            raise RefusedError(f"{name!r} lies outside the project")
+        return path
+
+    def _file(self, name: str) -> Path:
+        path = self._inside(name)
+        if not path.is_file():
+            raise RefusedError(f"there is no file {name!r}")
+        if path.stat().st_size > self.limits.file_bytes:
+            raise RefusedError(f"{name!r} is larger than {self.limits.file_bytes:,} bytes")
+        return path
+
+    def _writable(self, name: str, content: str) -> Path:
+        path = self._inside(name)
+        if path == self.root or path.is_dir():
+            raise RefusedError(f"{name!r} is a folder")
+        if ".git" in (part.lower() for part in path.relative_to(self.root).parts):
+            raise RefusedError("the repository's own files run code, and are not written")
+        if len(content.encode(errors="replace")) > self.limits.file_bytes:
+            raise RefusedError(f"a file may have {self.limits.file_bytes:,} bytes at most")
+        return path
+
+    def _files(self) -> Iterator[Path]:
+        """Yield the text files that may be read, in the order of their names; links are not followed."""
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if name not in _UNSEEN)
+            for name in sorted(names):
+                path = Path(folder, name)
+                size = path.lstat()
+                if stat.S_ISREG(size.st_mode) and size.st_size <= self.limits.file_bytes:
+                    yield path
+
+    def _text(self, path: Path) -> str:
+        with os.fdopen(_open_no_link(path, os.O_RDONLY), "rb") as file:
+            return file.read(self.limits.file_bytes).decode(errors="replace")
+
+    def _head(self, text: str) -> str:
+        room = self.limits.result_characters
+        return text if len(text) <= room else text[:room] + _CUT
+
+
+def _open_no_link(path: Path, flags: int) -> int:
+    # A link that was put in the file's place after it was resolved is not followed, and a pipe does not block.
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise RefusedError(f"{path.name!r} is no plain file")
+    return handle

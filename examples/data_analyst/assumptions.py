@@ -1,0 +1,170 @@
+"""Say where each assumption of a tool call came from, by what stood in the prompt that the call was written from."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+
+from deltamem_agents import HybridMemory
+from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.policy import PolicyContext
+from deltamem_agents.recalled import CITATION_DIGITS, CLOSING, OPENING
+
+__all__ = ["ASSUMED", "ASSUMPTIONS_KEY", "Assumed", "Assumption", "Prompt", "as_lines", "kept_group", "trace"]
+
+ASSUMPTIONS_KEY = "assumptions"
+_LOOKED_AT = 50
+_QUARANTINED = "quarantined"
+_PASSAGE = re.compile(r"^\[m:([0-9a-f]+)\] (\d{4}-\d\d-\d\d) ", re.MULTILINE)
+
+Source = Literal[
+    "this message", "the prompt", "an earlier call", "a cited record", "working memory", "the filter", "unknown"
+]
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Name what an argument assumes. cues: a sentence that states it has one of these beside the value."""
+
+    name: str
+    cues: tuple[str, ...]
+
+
+ASSUMED: Mapping[str, Assumed] = {
+    "missing": Assumed("missing value rule", ("missing", "gaps")),
+    "kind": Assumed("chart type", ("chart", "plot", "figure")),
+    "level": Assumed("significance level", ("level", "significan", "hypothes", "p is", "alpha")),
+    "outliers": Assumed("outlier rule", ("outlier", "extreme")),
+    "group": Assumed("subgroup", ("group", "only", "analysis", "care about")),
+}
+"""The arguments that a person states once, by their names in the tools."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """Hold one assumption, and where it came from; citation and said name the record that states it, if one does."""
+
+    name: str
+    value: str
+    source: Source
+    citation: str | None = None
+    said: str | None = None
+
+    def __str__(self) -> str:
+        where = {
+            "this message": "said in this message",
+            "the prompt": "said earlier, and still in the prompt",
+            "an earlier call": "as in an earlier call that is still in the prompt",
+            "a cited record": "quoted to the model from the archive",
+            "working memory": "from the working memory",
+            "the filter": "chosen by filter_rows earlier in this thread",
+            "unknown": "nothing you said states it; the model may have made it up",
+        }[self.source]
+        record = f", [m:{self.citation}] of {self.said}" if self.citation else ""
+        return f"{self.name} {self.value} ({where}{record})"
+
+    def as_data(self) -> dict[str, str | None]:
+        """Return plain data for a checkpoint."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Hold what a call was written from.
+
+    messages: those of the request, the recalled block among them. text: the prompt as the model saw it, which older
+    messages have left; None if the model saw all messages.
+    """
+
+    messages: Sequence[BaseMessage]
+    text: str | None
+
+    def has(self, text: str) -> bool:
+        """Tell whether a text stood in the prompt."""
+        return self.text is None or text in self.text
+
+    @property
+    def recalled(self) -> str:
+        """Return the passages of the recalled block, or an empty text."""
+        block = next((message.text for message in self.messages if _is_block(message)), "")
+        return block.removeprefix(OPENING).removesuffix(CLOSING)
+
+
+def trace(argument: str, value: str, prompt: Prompt, memory: HybridMemory) -> Assumption:
+    """Say where the value of an argument came from: the first place of these that states it.
+
+    This message; another message in the prompt; a passage that the archive gave to the prompt; an earlier call in the
+    prompt; otherwise the working memory, if the archive has a message of the user's that states the value, and if it
+    has none, nobody knows. It is a statement about where the words stood, not about what went on in the model.
+    """
+    assumed = ASSUMED[argument]
+    people = [m for m in prompt.messages if isinstance(m, HumanMessage | AIMessage) and m.text and not _is_block(m)]
+    newest = max((at for at, message in enumerate(people) if isinstance(message, HumanMessage)), default=-1)
+    if newest >= 0 and _mentions(people[newest].text, value):
+        return Assumption(assumed.name, value, "this message")
+    if any(_states(m.text, value, assumed) and prompt.has(m.text) for m in people):
+        return Assumption(assumed.name, value, "the prompt")
+    for citation, said, text in _passages(prompt.recalled):
+        if _states(text, value, assumed):
+            return Assumption(assumed.name, value, "a cited record", citation, said)
+    if _called(argument, value, prompt):
+        return Assumption(assumed.name, value, "an earlier call")
+    record = _statement(value, assumed, memory)
+    return Assumption(assumed.name, value, "unknown" if record is None else "working memory", *(record or ()))
+
+
+def kept_group(group: str, memory: HybridMemory) -> Assumption:
+    """Describe the subgroup that a filter of the thread keeps, with the newest record that states it."""
+    assumed = ASSUMED["group"]
+    return Assumption(assumed.name, group, "the filter", *(_statement(group, assumed, memory) or ()))
+
+
+def _is_block(message: BaseMessage) -> bool:
+    return message.text.startswith(OPENING) and message.additional_kwargs.get(UNWRITTEN) is True
+
+
+def _called(argument: str, value: str, prompt: Prompt) -> bool:
+    calls = (call for m in prompt.messages if isinstance(m, AIMessage) for call in m.tool_calls)
+    return any(call["args"].get(argument) == value for call in calls) and prompt.has(
+        json.dumps({argument: value}, ensure_ascii=False)[1:-1]
+    )
+
+
+def _passages(block: str) -> list[tuple[str, str, str]]:
+    """Split a recalled block into (citation, date, text)."""
+    parts = _PASSAGE.split(block)[1:]
+    return list(zip(parts[::3], parts[1::3], parts[2::3], strict=True))
+
+
+def _statement(value: str, assumed: Assumed, memory: HybridMemory) -> tuple[str, str] | None:
+    """Return citation and date of the newest archived message in which the user states the value."""
+    hits = memory.store.recall(memory.namespace, value, where=RecordFilter(source="user"), limit=_LOOKED_AT)
+    context = PolicyContext(memory.namespace)
+    stating = [
+        hit.record
+        for hit in hits
+        if _states(hit.record.text, value, assumed)
+        and _QUARANTINED not in hit.record.tags
+        and memory.policy.present(hit.record, context).action in {"show", "mask"}
+    ]
+    newest = max(stating, key=lambda record: record.created, default=None)
+    return None if newest is None else (newest.id[-CITATION_DIGITS:], f"{newest.created:%Y-%m-%d}")
+
+
+def _states(text: str, value: str, assumed: Assumed) -> bool:
+    """Tell whether a text states the value: it names it beside a cue, and is no question."""
+    lower = text.lower()
+    return _mentions(text, value) and any(cue in lower for cue in assumed.cues) and not text.rstrip().endswith("?")
+
+
+def _mentions(text: str, value: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(value)}(?![\w]|\.\d)", text, re.IGNORECASE) is not None
+
+
+def as_lines(notes: Sequence[Mapping[str, Any]]) -> str:
+    """Return what a person reads about the assumptions of an answer."""
+    return "\n".join(f"  {Assumption(**note)}" for note in notes) or "  none"

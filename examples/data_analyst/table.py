@@ -1,0 +1,100 @@
+"""Load a table, and find the rows of a group in it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from langchain_core.tools import ToolException
+from pandas.api.types import is_numeric_dtype
+from sklearn.datasets import load_diabetes
+
+__all__ = ["Table", "TableError", "csv_table", "diabetes_table"]
+
+_MAX_LEVELS = 10
+_AGES: dict[str, Callable[[pd.Series], pd.Series]] = {
+    "adults": lambda age: age >= 18,
+    "seniors": lambda age: age >= 65,
+    "teenagers": lambda age: age.between(13, 19),
+}
+_SYNONYMS = {"women": ("women", "woman", "female", "f"), "men": ("men", "man", "male", "m")}
+_EVERYONE = frozenset({"all", "everyone"})
+
+
+class TableError(ToolException):
+    """Say why something cannot be computed; the text goes to the model."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold a table. grouping: the column whose values are the groups that are compared, if there is one."""
+
+    name: str
+    frame: pd.DataFrame
+    grouping: str | None
+
+    def column(self, name: str) -> str:
+        """Return the name of a column as the table writes it; raises TableError if there is none."""
+        for column in self.frame.columns:
+            if column.lower() == name.strip().lower():
+                return str(column)
+        raise TableError(f"there is no column {name!r}; there are {', '.join(self.frame.columns)}")
+
+    def numbers(self, name: str) -> str:
+        """Return the name of a column that holds numbers; raises TableError for another."""
+        column = self.column(name)
+        if not is_numeric_dtype(self.frame[column]):
+            raise TableError(f"the column {column!r} holds no numbers")
+        return column
+
+    def only(self, group: str | None) -> "Table":
+        """Return the table with the rows of one group; with None, "all" or "everyone" as it is.
+
+        adults, seniors and teenagers go by a column `age`; any other group is a value of a column of words, where
+        women and men are also found as female and male. Raises TableError for a group that is in neither.
+        """
+        if group is None or group.strip().lower() in _EVERYONE:
+            return self
+        rows = self._rows(group.strip().lower())
+        if not rows.any():
+            raise TableError(f"no row of the table belongs to {group!r}")
+        return Table(self.name, self.frame[rows], self.grouping)
+
+    def _rows(self, group: str) -> pd.Series:
+        ages = [column for column in self.frame.columns if column.lower() == "age"]
+        if group in _AGES and ages and is_numeric_dtype(self.frame[ages[0]]):
+            return _AGES[group](self.frame[ages[0]])
+        names = _SYNONYMS.get(group, (group, group.removesuffix("s")))
+        for column in self.frame.columns:
+            if not is_numeric_dtype(self.frame[column]):
+                rows = self.frame[column].astype(str).str.lower().isin(names)
+                if rows.any():
+                    return rows
+        known = ", ".join(_AGES) if ages else "the values of its columns of words"
+        raise TableError(f"the table cannot tell who {group!r} are; it knows {known}")
+
+
+def diabetes_table() -> Table:
+    """Return the table that scikit-learn ships: 442 patients, ten measurements, and how their disease went on.
+
+    It has no gaps. Its sexes are coded 1 and 2, and nobody documented which is which.
+    """
+    frame = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression"})
+    return Table("diabetes", frame, "sex")
+
+
+def csv_table(path: Path) -> Table:
+    """Read a CSV file with a header; raises TableError if it is none.
+
+    Groups are compared by the first column of words that has 2 to 10 different values.
+    """
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} is not a CSV file that can be read: {error}") from error
+    if frame.empty:
+        raise TableError(f"{path} has no rows")
+    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
+    words = [column for column in frame.columns if not is_numeric_dtype(frame[column])]
+    grouping = next((column for column in words if 2 <= frame[column].nunique() <= _MAX_LEVELS), None)
+    return Table(path.stem, frame, grouping)

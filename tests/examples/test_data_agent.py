@@ -1,0 +1,120 @@
+"""Let a scripted model work on the table: what each answer says it assumes, and a subgroup that is resumed."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+
+from deltamem_agents import HybridMemory, MemoryStore, open_checkpointer
+from examples.data_analyst.agent import data_agent
+from examples.data_analyst.table import Table, diabetes_table
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    """Return the bundled table."""
+    return diabetes_table()
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[HybridMemory]:
+    """Return a memory over an empty archive."""
+    with (
+        MemoryStore.from_url(f"sqlite:///{tmp_path / 'memory.sqlite'}") as store,
+        HybridMemory(store, namespace=("data", "test")) as memory,
+    ):
+        yield memory
+
+
+def calls(name: str, **arguments: str) -> AIMessage:
+    """Return a reply that calls one tool."""
+    return AIMessage("", tool_calls=[{"name": name, "args": arguments, "id": f"{name}-1"}])
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def thread(name: str) -> dict[str, Any]:
+    return {"configurable": {"thread_id": name}}
+
+
+def sources(reply: Any) -> dict[str, str]:
+    return {note["name"]: note["source"] for note in reply.response_metadata["assumptions"]}
+
+
+def test_an_answer_says_what_it_assumes_and_cites_the_record(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """What was said in another thread comes from a cited record; the note is on the answer and on the stream."""
+    replies = ("Noted.", calls("compare", column="bmi", level="0.05"), "I compared bmi at 0.05.")
+    agent = data_agent(scripted(*replies), memory, table, tmp_path, InMemorySaver())
+    agent.invoke(said("We compare groups and call it significant below 0.05."), thread("monday"))
+    memory.flush()
+    events = list(agent.stream(said("Compare bmi between groups."), thread("friday"), stream_mode=["custom", "values"]))
+    reply = events[-1][1]["messages"][-1]
+    assert sources(reply) == {"significance level": "a cited record"}
+    record = memory.store.records.list(memory.namespace)
+    citation = reply.response_metadata["assumptions"][0]["citation"]
+    assert any(one.id.endswith(citation) and "below 0.05" in one.text for one in record)
+    told = [event for mode, event in events if mode == "custom"]
+    where = f"[m:{citation}] of {reply.response_metadata['assumptions'][0]['said']}"
+    assert told == [f"assumptions:\n  significance level 0.05 (quoted to the model from the archive, {where})"]
+
+
+def test_a_subgroup_holds_for_later_calls_and_is_resumed(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """After filter_rows every answer is about its rows and says so, in another process too, until it is taken off."""
+    database = f"sqlite:///{tmp_path / 'threads.sqlite'}"
+    mean, second = (calls("aggregate", column="bp", outliers="iqr") for _ in range(2))
+    with open_checkpointer(database) as saver:
+        model = scripted(calls("filter_rows", group="seniors"), "I kept seniors only.")
+        agent = data_agent(model, memory, table, tmp_path, saver)
+        kept = agent.invoke(said("Look at seniors only."), thread("1"))["messages"]
+    seniors = int((table.frame["age"] >= 65).sum())
+    assert kept[-2].text == f"{seniors} rows kept"
+    assert sources(kept[-1]) == {"subgroup": "this message"}
+    with open_checkpointer(database) as saver:
+        model = scripted(mean, "I averaged bp.", calls("filter_rows", group="all"), "All.", second, "I averaged bp.")
+        agent = data_agent(model, memory, table, tmp_path, saver)
+        averaged = agent.invoke(said("Average bp; for extreme values use iqr."), thread("1"))["messages"]
+        agent.invoke(said("Take everyone again."), thread("1"))
+        again = agent.invoke(said("Average bp."), thread("1"))["messages"]
+    assert f"over {seniors} rows" in averaged[-2].text
+    assert sources(averaged[-1]) == {"outlier rule": "this message", "subgroup": "the filter"}
+    assert "over 442 rows" in again[-2].text
+    assert sources(again[-1]) == {"outlier rule": "the prompt"}
+
+
+def test_an_answer_without_assumptions_says_so(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """A call that assumes nothing is followed by the word none; a reply without a call by nothing."""
+    agent = data_agent(scripted(calls("profile"), "I have profiled the table.", "Hello."), memory, table, tmp_path)
+    assert list(agent.stream(said("Profile the table."), stream_mode="custom")) == ["assumptions:\n  none"]
+    assert list(agent.stream(said("Hello!"), stream_mode="custom")) == []
+
+
+async def test_what_cannot_be_computed_reaches_the_model(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """A rule that is not known is answered with those that are, in asynchronous use as well."""
+    model = scripted(calls("summarize", column="bmi", missing="magic"), "There is no such rule.")
+    agent = data_agent(model, memory, table, tmp_path)
+    result = await agent.ainvoke(said("Summarize bmi; treat missing values with magic."))
+    assert "'magic' is no rule for missing values" in result["messages"][-2].text
+    assert sources(result["messages"][-1]) == {"missing value rule": "this message"}
+
+
+def test_a_plot_is_saved_in_the_folder(table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path) -> None:
+    """The tool answers with the PNG's path."""
+    model = scripted(calls("plot", column="bmi", kind="histogram"), "I plotted bmi.")
+    agent = data_agent(model, memory, table, tmp_path / "plots")
+    result = agent.invoke(said("Plot the bmi column as a histogram."))
+    assert Path(result["messages"][-2].text).read_bytes().startswith(b"\x89PNG")
