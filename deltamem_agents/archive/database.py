@@ -1,6 +1,8 @@
 """Open the database of the archive: SQLite made fit for several processes, or Postgres; migrated when it is opened."""
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from backbone import ConfigError
 from deltamem_agents.archive.errors import ArchiveError
 
-__all__ = ["READ_ONLY", "empty_log", "open_database"]
+__all__ = ["READ_ONLY", "empty_log", "open_database", "read_snapshot"]
 
 READ_ONLY = {"archive_read_only": True}
 """Execution options of a connection that only reads: on SQLite it then takes no write lock."""
@@ -53,6 +55,15 @@ def empty_log(engine: Engine) -> None:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
         finally:
             connection.close()
+
+
+@contextlib.contextmanager
+def read_snapshot(engine: Engine) -> Iterator[Connection]:
+    """Read what one moment has, however many queries it takes."""
+    # SQLite's transactions are that anyway.
+    level = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(**READ_ONLY, **level) as connection:
+        yield connection
 
 
 def _open_sqlite(url: URL, path: Path) -> Engine:

@@ -10,11 +10,21 @@ from typing import Self
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
 
 from deltamem_agents.archive import writes
-from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database
+from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
 from deltamem_agents.archive.tables import records
 from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.audit import (
+    Action,
+    AuditEntry,
+    AuditEvent,
+    AuditHead,
+    AuditReport,
+    append,
+    newest_entries,
+    verify,
+)
 
 __all__ = ["RecordStore"]
 
@@ -119,6 +129,26 @@ class RecordStore:
         with self._engine.begin() as connection:
             gone = writes.delete_where(connection, records.c.expires <= datetime.now(UTC))
         return self._erased(gone)
+
+    def audit(self, namespace: Namespace, event: AuditEvent) -> AuditEntry:
+        """Append an event to a namespace's audit log, in a transaction of its own."""
+        with self._engine.begin() as connection:
+            return append(connection, namespace, event)
+
+    def audit_entries(
+        self, namespace: Namespace, *, action: Action | None = None, thread: str | None = None, limit: int = 100
+    ) -> builtins.list[AuditEntry]:
+        """Return the newest entries of a namespace's audit log first; raises AuditError for one that is unreadable."""
+        with self._reading() as connection:
+            return newest_entries(connection, namespace, action=action, thread=thread, limit=limit)
+
+    def verify_audit(self, namespace: Namespace | None = None, *, noted: Sequence[AuditHead] = ()) -> AuditReport:
+        """Find what was changed, removed, reordered or truncated in one namespace's audit log, or in all of them.
+
+        noted: heads of earlier reports, kept elsewhere; see `deltamem_agents.audit.verify`.
+        """
+        with read_snapshot(self._engine) as connection:
+            return verify(connection, namespace, noted=noted)
 
     def _erased(self, gone: int) -> int:
         if gone:
