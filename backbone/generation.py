@@ -13,6 +13,7 @@ from transformers import Cache
 
 from backbone.adapter.model import MemoryModel, MemoryOutput
 from backbone.adapter.state import MemoryState
+from backbone.adapter.telemetry import Telemetry
 from backbone.errors import ConfigError
 from backbone.prefix_cache import PrefixCache, prefix_keys, resume
 from backbone.sampling import Sampling, choose, is_whole, private_generator
@@ -40,7 +41,8 @@ class Prefilled(NamedTuple):
 
     logits are [1, V] for the token after the prompt, or None where nobody asked for them.
     states_at has the memory after each of the asked counts of tokens, in the order asked. cached_tokens: how many of
-    the prompt's tokens came from the prefix cache.
+    the prompt's tokens came from the prefix cache. telemetry: of each piece that was measured, with the counts of
+    tokens at which it begins and ends.
     """
 
     memory: MemoryState
@@ -48,6 +50,7 @@ class Prefilled(NamedTuple):
     logits: Tensor | None
     states_at: list[MemoryState]
     cached_tokens: int = 0
+    telemetry: Sequence[tuple[int, int, Telemetry]] = ()
 
 
 class Finished(NamedTuple):
@@ -66,32 +69,35 @@ def prefill(
     piece: int = 512,
     need_logits: bool = True,
     cache: PrefixCache | None = None,
+    measure_from: int | None = None,
 ) -> Generator[None, None, Prefilled]:
     """Read the prompt in pieces of at most `piece` tokens that end at its cuts, one piece a step.
 
     Any pieces give the same result up to rounding, and equal pieces the same bits, whether or not `cache` had them;
     what it lacks is put into it. memory None is the empty memory. state_positions are counts of prompt tokens, in any
-    order; 0 is `memory` itself. Raises ConfigError for a piece below 1 or a position outside the prompt.
+    order; 0 is `memory` itself. measure_from: pieces that end after this many tokens are computed, whatever the cache
+    has, and measured by the prompt's segment_ids. Raises ConfigError for a piece below 1 or a position outside the
+    prompt.
     """
+    _check(prompt, state_positions, piece)
     total = len(prompt.ids)
-    if not is_whole(piece) or piece < 1:
-        raise ConfigError(f"piece must be a whole number of at least 1, got {piece!r}")
-    for position in state_positions:
-        if not 0 <= position <= total:
-            raise ConfigError(f"state_positions must lie from 0 to {total} (the prompt's length), got {position}")
     # The last token is always read where its logits are wanted, and of cached pieces only the states at ends are known.
     furthest = min((total - need_logits, *(n for n in state_positions if n > 0)))
     ends = prompt.piece_ends(piece)
     first = model.empty_memory() if memory is None else memory
-    start = _start(model, prompt, ends, first, cache, furthest)
+    usable = furthest if measure_from is None else min(furthest, measure_from)
+    start = _start(model, prompt, ends, first, cache, usable)
     begin, past, memory, logits = start.tokens, start.past_key_values, start.memory, None
-    found = {0: first, begin: memory}
+    found, factors = {0: first, begin: memory}, dict(prompt.decays)
+    measured: list[tuple[int, int, Telemetry]] = []
     for place, end in enumerate(ends[start.pieces :], start.pieces):
         inside = sorted({n for n in state_positions if begin < n < end})
         last = end == total
-        logits, past, memory, memory_at = _advance(
-            model, prompt.piece(begin, end), past, memory, [n - begin for n in inside], need_logits=need_logits and last
-        )
+        memory = memory.decay(factors[begin]) if begin in factors else memory
+        want = {"need_logits": need_logits and last, "telemetry": measure_from is not None and end > measure_from}
+        step = _advance(model, prompt.piece(begin, end), past, memory, [n - begin for n in inside], **want)
+        logits, past, memory, memory_at, telemetry = step
+        measured += [] if telemetry is None else [(begin, end, telemetry)]
         # In tensors of its own, laid out as a cached one is: a product over another layout may round otherwise.
         memory = MemoryState.stack([memory])
         found.update(zip((*inside, end), (*memory_at, memory), strict=True))
@@ -101,7 +107,16 @@ def prefill(
         if not last:
             yield
     states_at = [found[n] for n in state_positions]
-    return Prefilled(memory, past, None if logits is None else logits[None], states_at, start.tokens)
+    return Prefilled(memory, past, None if logits is None else logits[None], states_at, start.tokens, measured)
+
+
+def _check(prompt: TokenPrompt, state_positions: Sequence[int], piece: int) -> None:
+    if not is_whole(piece) or piece < 1:
+        raise ConfigError(f"piece must be a whole number of at least 1, got {piece!r}")
+    total = len(prompt.ids)
+    for position in state_positions:
+        if not 0 <= position <= total:
+            raise ConfigError(f"state_positions must lie from 0 to {total} (the prompt's length), got {position}")
 
 
 class _Start(NamedTuple):
@@ -172,7 +187,7 @@ def decode(
         stopped = constraint is not None and constraint.done
         # The last token is fed too, without logits, so that the memory holds the whole reply.
         fed = TokenPrompt((token,), (write,), (segment,))
-        logits, past, memory, _ = _advance(model, fed, past, memory, [], need_logits=left > 0 and not stopped)
+        logits, past, memory, *_ = _advance(model, fed, past, memory, [], need_logits=left > 0 and not stopped)
     return Finished("stop" if stopped else "length", memory)
 
 
@@ -183,6 +198,7 @@ class _Step(NamedTuple):
     past_key_values: Cache | None
     memory: MemoryState
     memory_at: list[MemoryState]
+    telemetry: Telemetry | None
 
 
 @torch.no_grad()
@@ -194,6 +210,7 @@ def _advance(
     positions: list[int],
     *,
     need_logits: bool,
+    telemetry: bool = False,
 ) -> _Step:
     """Run one forward pass over a batch of one, through the language-model head only if logits are needed."""
     device = model.backbone.device
@@ -202,14 +219,15 @@ def _advance(
         "memory": memory,
         "write_mask": _mask(part.write_mask, device),
         "state_positions": positions,
+        "telemetry": telemetry,
     }
-    if part.segment_ids is not None and model.config.writes_segments:
+    if part.segment_ids is not None and (telemetry or model.config.writes_segments):
         arguments["segment_ids"] = torch.tensor([part.segment_ids], device=device)
     ids = torch.tensor([part.ids], device=device)
     if need_logits:
         full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)
-        return _Step(full.logits[0, -1], *full[1:4])
-    return _Step(None, *model.hidden_states(ids, **arguments)[1:4])
+        return _Step(full.logits[0, -1], *full[1:])
+    return _Step(None, *model.hidden_states(ids, **arguments)[1:])
 
 
 def _mask(write: tuple[bool, ...], device: torch.device) -> Tensor | bool:

@@ -8,6 +8,7 @@ is bit for bit the cold one.
 import hashlib
 import itertools
 import logging
+import struct
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -108,7 +109,7 @@ def prefix_keys(prompt: TokenPrompt, ends: Sequence[int], memory: MemoryState, *
     """Return a key for each piece of a prompt, made of the state it is read from and every token up to its end.
 
     A token counts with its id and whether it is written; if writes are by message also with whether it begins one. The
-    numbers of messages do not count.
+    numbers of messages do not count. A piece counts with the factor that the memory is scaled by before it.
     """
     key = _state_digest(memory)
     segments = prompt.segment_ids if by_message else None
@@ -118,8 +119,10 @@ def prefix_keys(prompt: TokenPrompt, ends: Sequence[int], memory: MemoryState, *
     else:
         tokens = zip(prompt.ids, prompt.write_mask, segments, (opened, *segments), strict=False)
         marks = array("q", (i << 2 | (written and s >= 0) << 1 | (s != last) for i, written, s, last in tokens))
+    factors = dict(prompt.decays)
     keys = []
     for begin, end in itertools.pairwise((0, *ends)):
+        key += struct.pack("<d", factors[begin]) if begin in factors else b""
         key = hashlib.sha256(key + marks[begin:end].tobytes()).digest()
         keys.append(key)
     return keys
