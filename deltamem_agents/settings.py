@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     max_tokens: PositiveInt | None = None
     aes_key: SecretStr | None = None
     archive_db: str = "sqlite:///archive.sqlite"
-    archive_index: Path | None = None
+    archive_index: str | None = None
     archive_embeddings: str | None = None
 
     def __init__(self, **values: Any) -> None:

@@ -33,9 +33,10 @@ def collection_name(space: int) -> str:
 class ChromaIndex:
     """Store and compare the vectors of each space; vector ids are chosen by the caller."""
 
-    def __init__(self, client: ClientAPI) -> None:
-        """Take an open client; `close` closes it."""
+    def __init__(self, client: ClientAPI, prefix: str = "") -> None:
+        """Take an open client, which `close` closes, and what the names of these collections begin with."""
         self._client = client
+        self._prefix = prefix
         self._collections: dict[int, Any] = {}
 
     def close(self) -> None:
@@ -61,7 +62,7 @@ class ChromaIndex:
         """Remove all vectors of a space."""
         self._collections.pop(space, None)
         with contextlib.suppress(NotFoundError):
-            self._client.delete_collection(collection_name(space))
+            self._client.delete_collection(self._name(space))
 
     def query(self, space: int, vector: Vectors, limit: int) -> dict[str, float]:
         """Return the ids of the nearest vectors with their cosine similarity, the nearest first."""
@@ -91,12 +92,16 @@ class ChromaIndex:
 
     def spaces(self) -> set[int]:
         """Return the spaces that have a collection."""
+        first = f"{self._prefix}space-"
         names = (collection.name for collection in self._client.list_collections())
-        return {int(name.removeprefix("space-")) for name in names}
+        return {int(name.removeprefix(first)) for name in names if name.startswith(first)}
+
+    def _name(self, space: int) -> str:
+        return self._prefix + collection_name(space)
 
     def _collection(self, space: int, *, make: bool = False) -> Any:
         if space not in self._collections:
-            name = collection_name(space)
+            name = self._name(space)
             try:
                 # Without embedding_function=None Chroma would download a model of its own.
                 found = self._client.get_collection(name, embedding_function=None)

@@ -1,5 +1,6 @@
 """Own an index directory: one process at a time, a manifest that says what is in it, and broken folders set aside."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from deltamem_agents.archive.chroma import ChromaIndex, open_client
 from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
 from deltamem_agents.archive.probe import probe
 
@@ -39,6 +41,8 @@ class IndexDirectory:
     Layout: index.lock, index.json, and one folder of Chroma's that the manifest names.
     """
 
+    shared = False
+
     def __init__(self, path: Path) -> None:
         """Make the directory if it is missing, and lock it; raises IndexBusyError if another owner has it."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -48,6 +52,13 @@ class IndexDirectory:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise IndexBusyError(f"the index in {path} is open in another process or store") from error
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def feeding(self) -> contextlib.AbstractContextManager[None]:
+        """Keep others from feeding the index meanwhile; who owns the directory is alone already."""
+        return contextlib.nullcontext()
 
     def release(self) -> None:
         """Let another owner have the directory."""
@@ -79,8 +90,8 @@ class IndexDirectory:
         (self.path / name).mkdir(mode=0o700)
         return name
 
-    def folder(self, manifest: Manifest) -> str:
-        """Return the path of the manifest's folder, once a process of its own has opened it without harm.
+    def check(self, manifest: Manifest) -> None:
+        """Let a process of its own open the manifest's folder first.
 
         Raises:
             IndexBrokenError: it is missing, or it could not be read; then it has been set aside.
@@ -92,7 +103,10 @@ class IndexDirectory:
         if fault is not None:
             folder.rename(self.path / f"{_BROKEN}{manifest.folder}")
             raise IndexBrokenError(f"{folder} cannot be read and was set aside ({fault})")
-        return str(folder)
+
+    def open(self, manifest: Manifest) -> ChromaIndex:
+        """Open the manifest's folder."""
+        return ChromaIndex(open_client(str(self.path / manifest.folder)))
 
     def remove_others(self, kept: str) -> None:
         """Remove every folder but `kept`: older ones, and broken ones."""

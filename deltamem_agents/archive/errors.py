@@ -9,7 +9,8 @@ ArchiveError
 └── VectorIndexError       the vector index cannot be used; the record is whole, and full-text search goes on
     ├── IndexBusyError         another process owns the index directory
     ├── IndexBrokenError       the index is damaged, stale or missing; `rebuild` makes a new one
-    └── IndexMismatchError     the index was made by another embedding model; `rebuild` makes a new one
+    ├── IndexMismatchError     the index was made by another embedding model; `rebuild` makes a new one
+    └── IndexUnreachableError  the Chroma server does not answer
 """
 
 from backbone import DeltaMemError
@@ -20,6 +21,7 @@ __all__ = [
     "IndexBrokenError",
     "IndexBusyError",
     "IndexMismatchError",
+    "IndexUnreachableError",
     "RecordConflictError",
     "RecordInvalidError",
     "RecordNotFoundError",
@@ -66,3 +68,7 @@ class IndexBrokenError(VectorIndexError):
 
 class IndexMismatchError(VectorIndexError):
     """Report an index whose vectors are of another model or size."""
+
+
+class IndexUnreachableError(VectorIndexError):
+    """Report a Chroma server that does not answer."""

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from deltamem_agents.archive.chroma import ChromaIndex, open_client
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.directory import IndexDirectory, Manifest
+from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.embeddings import Embedder
 from deltamem_agents.archive.errors import EmbeddingError, IndexBrokenError, IndexMismatchError
 from deltamem_agents.archive.outbox import (
@@ -27,6 +26,7 @@ from deltamem_agents.archive.outbox import (
     remember_index,
     vector_ids,
 )
+from deltamem_agents.archive.places import IndexPlace, open_place
 
 __all__ = ["BATCH", "REMEDY", "Indexer", "belongs", "embed", "open_indexer"]
 
@@ -40,27 +40,32 @@ _TRIES = 3
 
 
 class Indexer:
-    """Own an index directory: bring it up to date, and search it.
+    """Bring an index up to date, and search it.
 
     A batch goes into Chroma first, then into the manifest, then out of the outbox. What the batch does depends on what
     the record holds by then, and not on what it held when the write was announced: a late batch cannot bring back an
     entry that has been deleted since.
     """
 
-    def __init__(self, engine: Engine, directory: IndexDirectory, manifest: Manifest, embedder: Embedder) -> None:
-        """Take a directory whose folder can be opened; `open_indexer` checks that."""
+    def __init__(self, engine: Engine, place: IndexPlace, manifest: Manifest, embedder: Embedder) -> None:
+        """Take a place whose folder can be opened; `open_indexer` checks that."""
         self._engine = engine
-        self._directory = directory
+        self._place = place
         self._embedder = embedder
         self._lock = threading.RLock()
         self.manifest = manifest
-        self.chroma = ChromaIndex(open_client(str(directory.path / manifest.folder)))
+        self.chroma = place.open(manifest)
 
     def close(self) -> None:
         """Close Chroma and let another owner have the directory."""
         with self._lock:
             self.chroma.close()
-            self._directory.release()
+            self._place.release()
+
+    @property
+    def shared(self) -> bool:
+        """Say whether other processes may feed and replace the index."""
+        return self._place.shared
 
     def nearest(self, space: int, vector: Vectors, limit: int) -> dict[str, float]:
         """Return the vector ids nearest to a vector with their cosine similarity, the nearest first.
@@ -82,9 +87,24 @@ class Indexer:
         while self.batch():
             pass
 
+    def refresh(self) -> None:
+        """Follow a shared index that another process has fed or made anew.
+
+        Raises IndexBrokenError if it is gone, and IndexMismatchError if another model made the new one.
+        """
+        if not self._place.shared:
+            return
+        with self._lock:
+            old, manifest = self.manifest, _usable(self._engine, self._place, self._embedder, checked=True)
+            if manifest.folder != old.folder:
+                self.chroma.close()
+                self.chroma = self._place.open(manifest)
+            self.manifest = manifest
+
     def batch(self) -> int:
         """Do the oldest writes of the outbox; return how many were done."""
-        with self._lock:
+        with self._lock, self._place.feeding():
+            self.refresh()
             with self._engine.connect().execution_options(**READ_ONLY) as connection:
                 todo = changes(connection, BATCH)
                 texts = entry_texts(connection, {change.entry for change in todo})
@@ -147,7 +167,7 @@ class Indexer:
 
     def _finish(self, done: Sequence[Change]) -> None:
         self.manifest = replace(self.manifest, generation=self.manifest.generation + 1)
-        self._directory.write(self.manifest)
+        self._place.write(self.manifest)
         known = KnownIndex(self.manifest.id, self.manifest.generation)
         with self._engine.begin() as connection:
             acknowledge(connection, known, [change.seq for change in done])
@@ -162,20 +182,22 @@ class Indexer:
             )
 
 
-def open_indexer(engine: Engine, path: Path, embedder: Embedder) -> Indexer:
+def open_indexer(engine: Engine, index: str | Path, embedder: Embedder) -> Indexer:
     """Open the index of a record, or begin one.
 
     Raises:
         IndexBusyError: another process or store has the directory open.
         IndexBrokenError: the index is damaged, or not the one that the record knows.
         IndexMismatchError: it was made by another model.
+        IndexUnreachableError: its server does not answer.
     """
-    directory = IndexDirectory(path)
+    place = open_place(engine, index)
     try:
-        manifest = _usable(engine, directory, embedder)
-        return Indexer(engine, directory, manifest, embedder)
+        with place.feeding():
+            manifest = _usable(engine, place, embedder)
+        return Indexer(engine, place, manifest, embedder)
     except BaseException:
-        directory.release()
+        place.release()
         raise
 
 
@@ -189,20 +211,20 @@ def embed(embedder: Embedder, texts: Sequence[str], *, query: bool = False) -> V
         raise EmbeddingError(f"{embedder.name} failed: {error}") from error
 
 
-def _usable(engine: Engine, directory: IndexDirectory, embedder: Embedder) -> Manifest:
+def _usable(engine: Engine, place: IndexPlace, embedder: Embedder, *, checked: bool = False) -> Manifest:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         known = known_index(connection)
-    manifest = directory.read()
+    manifest = place.read()
     if manifest is None and known is None:
-        manifest = Manifest(uuid.uuid4().hex, 0, embedder.name, 0, directory.new_folder())
-        directory.write(manifest)
+        manifest = Manifest(uuid.uuid4().hex, 0, embedder.name, 0, place.new_folder())
+        place.write(manifest)
     elif manifest is None or not belongs(manifest, known):
-        raise IndexBrokenError(f"the index in {directory.path} is not the one that the record knows")
-    else:
-        directory.folder(manifest)
+        raise IndexBrokenError(f"the index in {place} is not the one that the record knows")
+    elif not checked:
+        place.check(manifest)
     if manifest.model != embedder.name:
         raise IndexMismatchError(
-            f"the index in {directory.path} was made by {manifest.model}, and {embedder.name} was given; {REMEDY}, or "
+            f"the index in {place} was made by {manifest.model}, and {embedder.name} was given; {REMEDY}, or "
             "give the embeddings that made it"
         )
     if known is None:

@@ -2,15 +2,15 @@
 
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from deltamem_agents.archive.chroma import ChromaIndex, open_client
+from deltamem_agents.archive.chroma import ChromaIndex
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.directory import IndexDirectory, Manifest
+from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.embeddings import Embedder
 from deltamem_agents.archive.errors import VectorIndexError
 from deltamem_agents.archive.indexer import belongs, embed
@@ -24,15 +24,17 @@ from deltamem_agents.archive.outbox import (
     remember_index,
     vector_ids,
 )
+from deltamem_agents.archive.places import IndexPlace, open_place
+from deltamem_agents.archive.server import is_server
 from deltamem_agents.archive.tables import items, records
 
-__all__ = ["Progress", "Verification", "compare", "rebuild_index", "verify_directory"]
+__all__ = ["Progress", "Verification", "compare", "rebuild_index", "verify_index"]
 
 Progress = Callable[[int, int], None]
 """Called with how many entries are done, and how many there are."""
 
 
-def rebuild_index(engine: Engine, directory: IndexDirectory, embedder: Embedder, progress: Progress | None) -> int:
+def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progress: Progress | None) -> int:
     """Embed every entry into a new folder, switch to it, and remove all others; return the number of vectors.
 
     Writes that happen meanwhile stay in the outbox. A rebuild that is cut off leaves the old index as it was, or
@@ -41,8 +43,9 @@ def rebuild_index(engine: Engine, directory: IndexDirectory, embedder: Embedder,
     with engine.connect().execution_options(**READ_ONLY) as connection:
         seen = last_change(connection)
         total = sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items))
-    folder = directory.new_folder()
-    chroma = ChromaIndex(open_client(str(directory.path / folder)))
+    folder = place.new_folder()
+    manifest = Manifest(uuid.uuid4().hex, 1, embedder.name, 0, folder)
+    chroma = place.open(manifest)
     count = done = dims = 0
     try:
         for page in all_entries(engine):
@@ -57,11 +60,11 @@ def rebuild_index(engine: Engine, directory: IndexDirectory, embedder: Embedder,
                 progress(done, total)
     finally:
         chroma.close()
-    manifest = Manifest(uuid.uuid4().hex, 1, embedder.name, dims, folder)
-    directory.write(manifest)
+    manifest = replace(manifest, dims=dims)
+    place.write(manifest)
     with engine.begin() as connection:
         remember_index(connection, KnownIndex(manifest.id, manifest.generation), up_to=seen)
-    directory.remove_others(folder)
+    place.remove_others(folder)
     return count
 
 
@@ -106,29 +109,35 @@ def compare(engine: Engine, chroma: ChromaIndex | None, fault: str | None = None
     )
 
 
-def verify_directory(engine: Engine, path: Path | None) -> Verification:
-    """Compare a record with the index in a directory; without one only count, and set a broken one aside."""
-    if path is None or not path.is_dir():
-        return compare(engine, None, None if path is None else f"there is no index in {path}")
+def verify_index(engine: Engine, index: str | Path | None) -> Verification:
+    """Compare a record with its index; without one only count, and set a broken directory aside."""
+    if index is None or not (is_server(index) or Path(index).is_dir()):
+        return compare(engine, None, None if index is None else f"there is no index in {index}")
     try:
-        directory = IndexDirectory(path)
+        place = open_place(engine, index)
     except VectorIndexError as error:
         return compare(engine, None, str(error))
     try:
-        with engine.connect().execution_options(**READ_ONLY) as connection:
-            known = known_index(connection)
-        manifest = directory.read()
-        if manifest is None or not belongs(manifest, known):
-            return compare(engine, None, f"the index in {path} is not the one that the record knows")
-        chroma = ChromaIndex(open_client(directory.folder(manifest)))
-        try:
-            return compare(engine, chroma)
-        finally:
-            chroma.close()
+        with place.feeding():
+            return _compare_place(engine, place)
     except VectorIndexError as error:
         return compare(engine, None, str(error))
     finally:
-        directory.release()
+        place.release()
+
+
+def _compare_place(engine: Engine, place: IndexPlace) -> Verification:
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        known = known_index(connection)
+    manifest = place.read()
+    if manifest is None or not belongs(manifest, known):
+        return compare(engine, None, f"the index in {place} is not the one that the record knows")
+    place.check(manifest)
+    chroma = place.open(manifest)
+    try:
+        return compare(engine, chroma)
+    finally:
+        chroma.close()
 
 
 def _expected(engine: Engine) -> set[tuple[int, str]]:

@@ -7,16 +7,17 @@ from sqlalchemy import func, make_url, select, text
 
 from deltamem_agents.archive.database import READ_ONLY, open_database
 from deltamem_agents.archive.outbox import pending
+from deltamem_agents.archive.server import is_server
 from deltamem_agents.archive.tables import items, messages, records, spaces
 
 __all__ = ["statistics"]
 
 
-def statistics(database_url: str, index: Path | None) -> dict[str, Any]:
+def statistics(database_url: str, index: str | Path | None) -> dict[str, Any]:
     """Return counts of records (at their newest version), versions, messages, items, namespaces and pending writes.
 
-    bytes_on_disk: of the database; index_bytes: of the index directory, 0 without one. Bytes per record follow from
-    them.
+    bytes_on_disk: of the database; index_bytes: of the index directory, 0 without one, None on a server. Bytes per
+    record follow from them.
     """
     engine = open_database(database_url)
     try:
@@ -35,7 +36,8 @@ def statistics(database_url: str, index: Path | None) -> dict[str, Any]:
                 size = _bytes(Path(str(make_url(database_url).database)))
     finally:
         engine.dispose()
-    return {**found, "bytes_on_disk": int(size), "index_bytes": 0 if index is None else _bytes(index)}
+    index_bytes = 0 if index is None else None if is_server(index) else _bytes(Path(index))
+    return {**found, "bytes_on_disk": int(size), "index_bytes": index_bytes}
 
 
 def _bytes(path: Path) -> int:

