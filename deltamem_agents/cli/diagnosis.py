@@ -143,17 +143,20 @@ def _archive(settings: "Settings") -> Finding:
 
 def _index(settings: "Settings") -> Finding:
     from deltamem_agents.archive.database import open_database
-    from deltamem_agents.archive.rebuild import verify_directory
+    from deltamem_agents.archive.rebuild import verify_index
+    from deltamem_agents.archive.server import is_server
 
-    if settings.archive_index is None:
+    index = settings.archive_index
+    if index is None:
         return Finding(
             "index", "note", "none is set: the archive is searched by words alone", "set DELTAMEM_ARCHIVE_INDEX"
         )
-    if _awaited(settings.archive_db, makes_folders=True) is not None or not settings.archive_index.exists():
-        return Finding("index", "ok", f"{settings.archive_index} is made when the archive is first written")
+    begun = is_server(index) or Path(index).exists()
+    if _awaited(settings.archive_db, makes_folders=True) is not None or not begun:
+        return Finding("index", "ok", f"{index} is made when the archive is first written")
     engine = open_database(settings.archive_db)
     try:
-        report = verify_directory(engine, settings.archive_index)
+        report = verify_index(engine, index)
     finally:
         engine.dispose()
     found = f"{report.vectors:,} vectors, {report.missing} missing, {report.extra} too many"
