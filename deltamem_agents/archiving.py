@@ -1,5 +1,6 @@
 """Bring a thread's messages into the archive without making a reply wait."""
 
+import contextvars
 import dataclasses
 import logging
 import threading
@@ -14,13 +15,14 @@ from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace, Trust, content_hash
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
-from deltamem_agents.messages import is_written
-from deltamem_agents.policy import PolicyChain, PolicyContext, PolicyMessage, Signals
+from deltamem_agents.audit import AuditEvent
+from deltamem_agents.audited import Place, current_place, refused, retained
+from deltamem_agents.messages import RECALLED_KEY, is_written
+from deltamem_agents.policy import PolicyChain, PolicyContext, PolicyMessage, Retain, Signals, lowest_trust
+from deltamem_agents.policy.trust import QUARANTINED
+from deltamem_agents.tracing import observed
 
-__all__ = ["QUARANTINED", "ArchiveWriter", "decide", "to_record"]
-
-QUARANTINED = "quarantined"
-"""The tag of records that are kept and not found until somebody takes it off."""
+__all__ = ["ArchiveWriter", "decide", "derived", "to_record"]
 
 _log = logging.getLogger(__name__)
 
@@ -55,21 +57,30 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
     )
 
 
-def decide(policy: PolicyChain, new: NewRecord, namespace: Namespace) -> NewRecord | None:
-    """Return a record as the policies let it into the archive, or None if they do not."""
+def decide(policy: PolicyChain, new: NewRecord, namespace: Namespace) -> tuple[NewRecord | None, Retain]:
+    """Return a record as the policies let it into the archive, None if they do not, and what they decided."""
     message = PolicyMessage(new.text, new.source, new.message_id or "", new.trust, new.tags)
     decision = policy.retain(message, Signals(context=PolicyContext(namespace, new.thread)))
     if not decision.archive:
-        return None
+        return None, decision
     trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
     held = (QUARANTINED,) if decision.quarantine else ()
-    return dataclasses.replace(
+    kept = dataclasses.replace(
         new,
         text=new.text if decision.text is None else decision.text,
         trust=trust,
         tags=tuple(dict.fromkeys((*new.tags, *decision.tags, *held))),
         ttl=decision.ttl if new.ttl is None else new.ttl,
     )
+    return kept, decision
+
+
+def derived(records: RecordStore, namespace: Namespace, new: NewRecord, message: BaseMessage) -> NewRecord:
+    """Return the record of a reply with the lowest trust of what was recalled for it."""
+    report = message.response_metadata.get(RECALLED_KEY) or ()
+    ids = [one["id"] for one in report if one["verdict"] in {"shown", "excerpt"}]
+    found = [record for record in (records.get(namespace, one) for one in ids) if record is not None]
+    return dataclasses.replace(new, trust=lowest_trust([new.trust, *(record.trust for record in found)]))
 
 
 class ArchiveWriter:
@@ -91,7 +102,9 @@ class ArchiveWriter:
         """Take messages to be archived, and return at once."""
         if not messages:
             return
-        job = self._pool.submit(self._write, namespace, messages, thread, datetime.now(UTC))
+        # In the caller's context, so that a trace shows the write under the turn that led to it.
+        run = contextvars.copy_context().run
+        job = self._pool.submit(run, self._write, namespace, messages, current_place(), thread, datetime.now(UTC))
         with self._lock:
             self._pending.add(job)
         job.add_done_callback(self._settle)
@@ -125,33 +138,59 @@ class ArchiveWriter:
         if error is not None:
             _log.error("messages could not be archived: %s", error)
 
-    def _write(self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None, said: datetime) -> None:
-        new: list[NewRecord] = []
-        refused: RecordInvalidError | None = None
+    def _write(
+        self, namespace: Namespace, messages: Sequence[BaseMessage], place: Place, thread: str | None, said: datetime
+    ) -> None:
+        records = self._store.records
+        batch = _Batch(set() if thread is None else records.rejected(namespace, thread))
         for message in messages:
             try:
-                record = to_record(message, thread, said)
-                allowed = None if record is None else decide(self._policy, record, namespace)
+                new = to_record(message, thread, said)
+                if new is not None:
+                    new = derived(records, namespace, new, message)
+                    batch.take(new, *decide(self._policy, new, namespace), place.checkpoint)
             except RecordInvalidError as error:
-                refused = error
-            else:
-                new += [] if allowed is None else [allowed]
-        records = self._store.records
-        try:
-            records.add_all(namespace, new)
-        except RecordConflictError:
-            for one in new:
-                _add_changed(records, namespace, one)
+                batch.invalid = error
+        with observed("write") as writing:
+            batch.write(records, namespace)
+            writing.count(kept=len(batch.kept), refused=len(batch.refused))
         self._store.vectors.wake()
-        if refused is not None:
-            raise refused
+        if batch.invalid is not None:
+            raise batch.invalid
 
 
-def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord) -> None:
+@dataclasses.dataclass(slots=True)
+class _Batch:
+    """Gather what is to be written. rejected: digests of texts that a person has rejected in this thread."""
+
+    rejected: set[str | None]
+    kept: list[tuple[NewRecord, list[AuditEvent]]] = dataclasses.field(default_factory=list)
+    refused: list[AuditEvent] = dataclasses.field(default_factory=list)
+    invalid: RecordInvalidError | None = None
+
+    def take(self, new: NewRecord, kept: NewRecord | None, decision: Retain, checkpoint: str | None) -> None:
+        """Keep a record or refuse it, with what the log says of it."""
+        if kept is None:
+            self.refused.append(refused(new, decision, checkpoint))
+        elif content_hash(kept.text) not in self.rejected:
+            self.kept.append((kept, retained(kept, decision, checkpoint)))
+
+    def write(self, records: RecordStore, namespace: Namespace) -> None:
+        """Write what is kept, and log what is not."""
+        try:
+            records.add_all(namespace, [one for one, _ in self.kept], decided=[events for _, events in self.kept])
+        except RecordConflictError:
+            for one, events in self.kept:
+                _add_changed(records, namespace, one, events)
+        records.audit_new(namespace, self.refused)
+
+
+def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, events: Sequence[AuditEvent]) -> None:
     """Add a record; a message that was archived with another text (someone edited it) gets one beside the first."""
     try:
-        records.add(namespace, new)
+        records.add_all(namespace, [new], decided=[events])
     except RecordConflictError:
         if new.message_id is None:
             raise
-        records.add(namespace, dataclasses.replace(new, message_id=f"{new.message_id}#{content_hash(new.text)[:16]}"))
+        changed = dataclasses.replace(new, message_id=f"{new.message_id}#{content_hash(new.text)[:16]}")
+        records.add_all(namespace, [changed], decided=[events])

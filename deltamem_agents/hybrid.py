@@ -9,14 +9,14 @@ from langchain_core.tools import BaseTool, StructuredTool
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
-from deltamem_agents.recalling import ArchiveRecall
+from deltamem_agents.reviewing import ArchiveReview
 
 __all__ = ["HybridMemory"]
 
 SEARCH_TOOL = "search_memory"
 
 
-class HybridMemory(ArchiveRecall):
+class HybridMemory(ArchiveReview):
     """Give an agent exact recall beside its working memory.
 
     Every message of a thread goes to the archive as it is said, on a thread of its own. Before a model call the newest
@@ -27,7 +27,8 @@ class HybridMemory(ArchiveRecall):
     and shows (docs/policies.md); None restricts nothing. It is not asked about the working memory. namespace: whose
     memory it is; nothing outside it is ever found. limit: records asked for at each search. threshold: relevance, 0 to
     1, below which a record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's
-    largest size. Raises ConfigError for values that cannot work, RecordInvalidError for a namespace that is none.
+    largest size. trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values
+    that cannot work, RecordInvalidError for a namespace that is none.
     """
 
     def middleware(self, *, trim_history: bool = False) -> list[AgentMiddleware[Any, Any, Any]]:

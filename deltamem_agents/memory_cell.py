@@ -10,9 +10,19 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.types import StateSnapshot
 
+from deltamem_agents.tracing import observed
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["MEMORY_KEY", "MemoryCell", "TurnReport", "active_cell", "carried_memory", "memory_from", "use_memory"]
+__all__ = [
+    "MEMORY_KEY",
+    "MemoryCell",
+    "TurnReport",
+    "active_cell",
+    "carried_memory",
+    "memory_from",
+    "use_memory",
+    "watch_absorbing",
+]
 
 MEMORY_KEY: Final = "delta_mem"
 
@@ -57,8 +67,15 @@ class MemoryCell:
         """Take the result of a complete reply; memory is None where it has not changed."""
         with self._lock:
             self.report = report
-            if memory is not None and not self.read_only:
-                self.out = memory
+            if memory is None or self.read_only:
+                return
+            self.out = memory
+        if report.absorbed_now:
+            # The engine's thread has done it; what is measured here is how much, not how long.
+            with observed("absorb") as absorbing:
+                absorbing.count(messages=report.absorbed_now, tokens=report.tokens_now)
+            if (turns := _TURNS.get()) is not None:
+                turns.append(report)
 
     def update(self, key: str = MEMORY_KEY) -> dict[str, bytes]:
         """Give the graph update of a node: the new memory under its key, or nothing if it has not changed."""
@@ -67,6 +84,19 @@ class MemoryCell:
 
 # A context variable, because a graph's node calls the model without a config, perhaps from another thread.
 _CELL: ContextVar[MemoryCell | None] = ContextVar("deltamem_cell", default=None)
+
+
+_TURNS: ContextVar[list[TurnReport] | None] = ContextVar("deltamem_turns", default=None)
+
+
+@contextlib.contextmanager
+def watch_absorbing() -> Iterator[list[TurnReport]]:
+    """Gather the reports of those model calls inside the block that have absorbed something."""
+    token = _TURNS.set(turns := [])
+    try:
+        yield turns
+    finally:
+        _TURNS.reset(token)
 
 
 @contextlib.contextmanager

@@ -12,10 +12,13 @@ from backbone import PromptError
 from deltamem_agents.window import Entry, Role
 from deltamem_agents.working_memory import DIGEST_BYTES
 
-__all__ = ["UNWRITTEN", "is_written", "to_entries", "to_template_message"]
+__all__ = ["RECALLED_KEY", "UNWRITTEN", "is_written", "to_entries", "to_template_message"]
 
 UNWRITTEN = "delta_mem_unwritten"
 """A key in a message's additional_kwargs, or in a tool message's artifact: the memory must not be written with it."""
+
+RECALLED_KEY = "recalled"
+"""A key in a reply's response_metadata: what was recalled for it, and what became of each record."""
 
 _ROLES: dict[str, Role] = {
     "system": "system",

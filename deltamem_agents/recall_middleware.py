@@ -9,13 +9,14 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.runtime import Runtime
 
 from deltamem_agents.chat_models import ChatDeltaMem
-from deltamem_agents.memory_cell import memory_from
+from deltamem_agents.memory_cell import memory_from, watch_absorbing
+from deltamem_agents.messages import RECALLED_KEY
 from deltamem_agents.recalled import RecalledBlock, cited_ids
 from deltamem_agents.recalling import ArchiveRecall, in_window
+from deltamem_agents.tracing import run_metadata
 
 __all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
 
-RECALLED_KEY = "recalled"
 Response = ModelResponse[Any]
 
 
@@ -41,14 +42,20 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
         """Call the model with what the archive recalls."""
         shown, block = self._search(request)
-        return _annotated(handler(request.override(messages=shown)), block)
+        with watch_absorbing() as turns, run_metadata(_told(block)):
+            response = handler(request.override(messages=shown))
+        self._recall.log_absorbed(turns)
+        return _annotated(response, block)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Response]]
     ) -> Response:
         """Call the model with what the archive recalls, without blocking the event loop."""
         shown, block = await asyncio.to_thread(self._search, request)
-        return _annotated(await handler(request.override(messages=shown)), block)
+        with watch_absorbing() as turns, run_metadata(_told(block)):
+            response = await handler(request.override(messages=shown))
+        await asyncio.to_thread(self._recall.log_absorbed, turns)
+        return _annotated(response, block)
 
     def _search(self, request: ModelRequest[Any]) -> tuple[list[Any], RecalledBlock | None]:
         local = isinstance(request.model, ChatDeltaMem)
@@ -67,6 +74,13 @@ def recalled_report(block: RecalledBlock, reply: str) -> list[dict[str, Any]]:
         {"id": p.id, "citation": p.citation, "score": p.score, "verdict": p.verdict, "cited": p.id in cited}
         for p in block.passages
     ]
+
+
+def _told(block: RecalledBlock | None) -> dict[str, int]:
+    """Count for the run's metadata what was found and shown."""
+    passages = () if block is None else block.passages
+    shown = sum(passage.verdict in {"shown", "excerpt"} for passage in passages)
+    return {"deltamem_found": len(passages), "deltamem_shown": shown}
 
 
 def _annotated(response: Response, block: RecalledBlock | None) -> Response:

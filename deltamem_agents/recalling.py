@@ -1,6 +1,7 @@
 """Hand messages to the archive, and recall from it what suits a question."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -13,10 +14,14 @@ from deltamem_agents.archive.records import Namespace, namespace_key
 from deltamem_agents.archive.search import Hit
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.terms import terms_of
-from deltamem_agents.archiving import QUARANTINED, ArchiveWriter
+from deltamem_agents.archiving import ArchiveWriter
+from deltamem_agents.audit import AuditEvent
+from deltamem_agents.audited import absorbed, presented, searched
+from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.messages import UNWRITTEN, to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Retrieve
 from deltamem_agents.recalled import CITATION_DIGITS, Passage, RecalledBlock, Shown, lay_out_block
+from deltamem_agents.tracing import observed
 from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window", "relevance"]
@@ -37,6 +42,7 @@ class ArchiveRecall:
         limit: int = 8,
         threshold: float = DEFAULT_THRESHOLD,
         budget_tokens: int = 256,
+        trace_text: bool = False,
     ) -> None:
         namespace_key(namespace)
         if limit < 1 or budget_tokens < 1 or not 0 <= threshold <= 1:
@@ -49,6 +55,7 @@ class ArchiveRecall:
         self.limit = limit
         self.threshold = threshold
         self.budget_tokens = budget_tokens
+        self.trace_text = trace_text
         self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([] if policy is None else [policy])
         self._writer = ArchiveWriter(store, self.policy)
         self._seen: set[tuple[str | None, str, int]] = set()
@@ -90,27 +97,49 @@ class ArchiveRecall:
         count_tokens: Callable[[str], int] | None = None,
     ) -> RecalledBlock:
         """Search the archive and lay out what suits the query; what the prompt holds already is left out."""
+        with observed("recall") as recall:
+            block = self._recall(query, in_prompt, count_tokens or _approximate_tokens)
+            verdicts = Counter(passage.verdict.replace(" ", "_") for passage in block.passages)
+            recall.count(found=len(block.passages), **verdicts)
+            if self.trace_text:
+                recall.say("query", query)
+                recall.say("recalled", block.text or "")
+        return block
+
+    def _recall(
+        self, query: str, in_prompt: Sequence[BaseMessage], count_tokens: Callable[[str], int]
+    ) -> RecalledBlock:
         context = PolicyContext(self.namespace)
         decision = self.policy.retrieve(query, context)
         if not decision.allowed:
+            self.store.records.audit(self.namespace, searched(query, decision, ()))
             return RecalledBlock(None, ())
         hits = self.store.recall(self.namespace, query, limit=min(self.limit, decision.k or self.limit))
-        hits = [hit for hit in hits if QUARANTINED not in hit.record.tags and _passes(hit, decision)]
+        hits = [hit for hit in hits if _passes(hit, decision)]
         shown = {message.text for message in in_prompt}
-        passages, withheld = self._presented(query, hits, context)
+        passages, withheld, events = self._presented(query, hits, context)
         block = lay_out_block(
             passages,
             query=query,
             threshold=self.threshold,
             budget_tokens=min(self.budget_tokens, decision.budget or self.budget_tokens),
-            count_tokens=count_tokens or _approximate_tokens,
+            count_tokens=count_tokens,
             in_window=lambda passage: passage.text in shown,
         )
-        return RecalledBlock(block.text, (*block.passages, *withheld))
+        found = (*block.passages, *withheld)
+        self.store.records.audit_all(self.namespace, [searched(query, decision, found), *events])
+        return RecalledBlock(block.text, found)
 
-    def _presented(self, query: str, hits: Sequence[Hit], context: PolicyContext) -> tuple[list[Passage], list[Shown]]:
+    def log_absorbed(self, turns: Sequence[TurnReport]) -> None:
+        """Log what model calls have absorbed; the memory itself is in the checkpoint that follows."""
+        if turns:
+            self.store.records.audit_all(self.namespace, absorbed(turns))
+
+    def _presented(
+        self, query: str, hits: Sequence[Hit], context: PolicyContext
+    ) -> tuple[list[Passage], list[Shown], list[AuditEvent]]:
         """Ask the policies about each record; masked text is what is shown and what relevance is measured on."""
-        passages, withheld = [], []
+        passages, withheld, events = [], [], []
         for hit in hits:
             decision = self.policy.present(hit.record, context)
             passage = _passage(query, hit, hit.record.text if decision.text is None else decision.text)
@@ -118,7 +147,9 @@ class ArchiveRecall:
                 passages.append(passage)
             else:
                 withheld.append(Shown(passage.id, passage.id[-CITATION_DIGITS:], passage.score, "withheld"))
-        return passages, withheld
+            if decision.action != "show":
+                events.append(presented(hit.record, decision))
+        return passages, withheld, events
 
     def with_recalled(
         self,

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, and_, cast, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.tables import records
+from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = ["RecordFilter"]
 
@@ -52,6 +53,11 @@ class RecordFilter:
             conditions.append(column.created <= self.until)
         conditions += [_tagged(tag, dialect) for tag in self.tags]
         return and_(*conditions, self._in_force())
+
+    def findable(self, namespace: str, dialect: str) -> ColumnElement[bool]:
+        """Return the SQL for those of these records that a search may find: none in quarantine, unless asked for."""
+        held = and_(True) if QUARANTINED in self.tags else not_(_tagged(QUARANTINED, dialect))
+        return self.condition(namespace, dialect) & held
 
     def _in_force(self) -> ColumnElement[bool]:
         if self.as_of is None:

@@ -13,8 +13,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.entries import Entry, enter, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.logged import by_program, log_items
 from deltamem_agents.archive.records import Namespace, namespace_key, require_storable
 from deltamem_agents.archive.tables import items, spaces
+from deltamem_agents.audit import AuditEvent
 
 __all__ = ["alive", "below", "get", "item_of", "list_namespaces", "put", "refresh", "remove_where"]
 
@@ -83,7 +85,7 @@ def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime)
     namespace = namespace_key(op.namespace)
     this = (items.c.namespace == namespace) & (items.c.key == op.key)
     if op.value is None:
-        remove_where(connection, this)
+        remove_where(connection, this, by_program("forget", "deleted"))
         return
     written = _written(op.key, op.value, fields if op.index is None else op.index or ())
     space = locked_space(connection, "item", namespace)
@@ -107,10 +109,11 @@ def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime)
     }
     connection.execute(items.insert().values(row))
     enter(connection, space.id, [_entry(row)])
+    log_items(connection, by_program("write", "stored as an item"), [row])
 
 
-def remove_where(connection: Connection, chosen: ColumnElement[bool]) -> int:
-    """Delete the chosen items; return how many there were."""
+def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent) -> int:
+    """Delete the chosen items, and say so in the audit log; return how many there were."""
     owners = connection.execute(select(items.c.space).where(chosen).distinct()).scalars().all()
     if not owners:
         return 0
@@ -118,6 +121,7 @@ def remove_where(connection: Connection, chosen: ColumnElement[bool]) -> int:
     gone = connection.execute(items.delete().where(chosen).returning(items)).mappings().all()
     for space in owners:
         leave(connection, space, [_entry(dict(row)) for row in gone if row["space"] == space])
+    log_items(connection, logged, gone)
     return len(gone)
 
 

@@ -10,10 +10,12 @@ from typing import Self
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
 
 from deltamem_agents.archive import writes
+from deltamem_agents.archive.approval import approve, reject
 from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
 from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, rejections, unlogged
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
-from deltamem_agents.archive.tables import records
+from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import (
     Action,
@@ -22,9 +24,12 @@ from deltamem_agents.audit import (
     AuditHead,
     AuditReport,
     append,
+    append_all,
     newest_entries,
     verify,
 )
+from deltamem_agents.policy.trust import QUARANTINED
+from deltamem_agents.tracing import observed
 
 __all__ = ["RecordStore"]
 
@@ -73,13 +78,20 @@ class RecordStore:
         """
         return self.add_all(namespace, [new])[0]
 
-    def add_all(self, namespace: Namespace, new: Sequence[NewRecord]) -> builtins.list[Record]:
-        """Store texts as `add` does, all or none; their order is the order in which they were said."""
+    def add_all(
+        self, namespace: Namespace, new: Sequence[NewRecord], *, decided: Sequence[Sequence[AuditEvent]] = ()
+    ) -> builtins.list[Record]:
+        """Store texts as `add` does, all or none; their order is the order in which they were said.
+
+        decided: what the audit log says of each text, beside its record; left out, that a program has added it.
+        """
         key = namespace_key(namespace)
         if not new:
             return []
         with self._engine.begin() as connection:
-            return writes.add(connection, key, new, datetime.now(UTC))
+            added = writes.add(connection, key, new, datetime.now(UTC))
+            log_added(connection, key, new, added, decided)
+        return [one.record for one in added]
 
     def update(self, namespace: Namespace, record_id: str, text: str, *, expected_version: int) -> Record:
         """Replace a record's text by a new version, which supersedes it under an id of its own; return the new one.
@@ -90,7 +102,12 @@ class RecordStore:
         """
         key = namespace_key(namespace)
         with self._engine.begin() as connection:
-            return writes.update(connection, key, record_id, text, expected_version, datetime.now(UTC))
+            new = writes.update(connection, key, record_id, text, expected_version, datetime.now(UTC))
+            facts = {"record_id": new.id, "record_digest": new.hash, "thread": new.thread}
+            append(
+                connection, namespace, by_program("write", "a new version", **facts, detail={"version": new.version})
+            )
+        return new
 
     def get(self, namespace: Namespace, record_id: str) -> Record | None:
         """Return a record of any version, or None if the namespace does not hold it or it has expired."""
@@ -119,21 +136,72 @@ class RecordStore:
         Their bytes are overwritten in SQLite's file, and its log is emptied as soon as no reader needs it.
         """
         key = namespace_key(namespace)
-        with self._engine.begin() as connection:
-            ids = writes.whole_records(connection, key, record_ids)
-            gone = writes.delete_where(connection, records.c.id.in_(ids) & (records.c.namespace == key))
-        return self._erased(gone)
+        with observed("forget") as forgetting:
+            with self._engine.begin() as connection:
+                ids = writes.whole_records(connection, key, record_ids)
+                chosen = records.c.id.in_(ids) & (records.c.namespace == key)
+                gone = writes.delete_where(connection, chosen, by_program("forget", "deleted"))
+            forgetting.count(versions=gone)
+            return self._erased(gone)
 
     def sweep(self) -> int:
         """Delete what has expired, in every namespace; return how many versions went."""
         with self._engine.begin() as connection:
-            gone = writes.delete_where(connection, records.c.expires <= datetime.now(UTC))
+            gone = writes.delete_where(connection, records.c.expires <= datetime.now(UTC), EXPIRED)
         return self._erased(gone)
+
+    def approve(self, namespace: Namespace, record_id: str, *, actor: str, reason: str = "approved") -> Record:
+        """Let a record out of quarantine, so that it can be found and shown; its trust stays as low as it was.
+
+        Raises RecordNotFoundError if the namespace has no such record in quarantine.
+        """
+        with self._engine.begin() as connection:
+            event = AuditEvent(action="approve", reason=reason, actor=actor)
+            return approve(connection, namespace_key(namespace), record_id, event)
+
+    def reject(self, namespace: Namespace, record_id: str, *, actor: str, reason: str = "rejected") -> int:
+        """Delete a record that is in quarantine, and return how many versions went.
+
+        Its thread does not archive the text again. Raises RecordNotFoundError if the namespace has no such record in
+        quarantine.
+        """
+        with self._engine.begin() as connection:
+            event = AuditEvent(action="reject", reason=reason, actor=actor)
+            gone = reject(connection, namespace_key(namespace), record_id, event)
+        return self._erased(gone)
+
+    def waiting(self, namespace: Namespace, thread: str) -> builtins.list[Record]:
+        """Return the records in quarantine that messages of a thread have become, the oldest first."""
+        said = messages.c.thread == thread
+        led = select(messages.c.record).where(messages.c.namespace == namespace_key(namespace), said)
+        chosen = self._condition(namespace, RecordFilter(tags=(QUARANTINED,))) & records.c.id.in_(led)
+        return self._select(select(records).where(chosen).order_by(records.c.position))
+
+    def rejected(self, namespace: Namespace, thread: str) -> set[str | None]:
+        """Return the digests of the texts that were rejected in a thread."""
+        with self._reading() as connection:
+            return {entry.record_digest for entry in rejections(connection, namespace, thread)}
+
+    def rejected_messages(self, namespace: Namespace, thread: str) -> set[str]:
+        """Return the ids of the messages of a thread that were rejected."""
+        with self._reading() as connection:
+            return {str(entry.detail["message"]) for entry in rejections(connection, namespace, thread)}
+
+    def audit_new(self, namespace: Namespace, events: Sequence[AuditEvent]) -> None:
+        """Append events about messages, except those that the log has of the same message and for the same reason."""
+        if events:
+            with self._engine.begin() as connection:
+                append_all(connection, namespace, unlogged(connection, namespace, events))
 
     def audit(self, namespace: Namespace, event: AuditEvent) -> AuditEntry:
         """Append an event to a namespace's audit log, in a transaction of its own."""
         with self._engine.begin() as connection:
             return append(connection, namespace, event)
+
+    def audit_all(self, namespace: Namespace, events: Sequence[AuditEvent]) -> builtins.list[AuditEntry]:
+        """Append events in their order, all or none."""
+        with self._engine.begin() as connection:
+            return append_all(connection, namespace, events)
 
     def audit_entries(
         self, namespace: Namespace, *, action: Action | None = None, thread: str | None = None, limit: int = 100

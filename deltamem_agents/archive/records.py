@@ -3,8 +3,8 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import RowMapping
 
@@ -12,7 +12,9 @@ from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.policy import Trust
 
 __all__ = [
+    "Added",
     "Namespace",
+    "NewRecord",
     "Record",
     "Trust",
     "content_hash",
@@ -57,6 +59,47 @@ class Record:
         values["tags"] = tuple(values["tags"])
         values["trust"] = Trust(values["trust"])
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """Hold a text to be stored, and what is known of it.
+
+    `thread` and `message_id` come together: they name the message that the text was. `ttl` counts from the write.
+    Raises RecordInvalidError for text with NUL, for names that are empty or too long, and for a ttl of zero or less.
+    """
+
+    text: str
+    thread: str | None = None
+    message_id: str | None = None
+    role: str = "user"
+    source: str = "user"
+    trust: Trust = Trust.MEDIUM
+    tags: tuple[str, ...] = ()
+    created: datetime | None = None
+    ttl: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        require_storable("the text of a record", self.text)
+        if not self.text:
+            raise RecordInvalidError("the text of a record is empty")
+        if (self.thread is None) != (self.message_id is None):
+            raise RecordInvalidError("a message is named by thread and message_id; give both or neither")
+        names = {"thread": self.thread, "message_id": self.message_id, "role": self.role, "source": self.source}
+        for what, name in names.items():
+            if name is not None:
+                require_name(what, name)
+        for tag in self.tags:
+            require_name("a tag", tag)
+        if self.ttl is not None and self.ttl <= timedelta(0):
+            raise RecordInvalidError(f"a ttl is positive; got {self.ttl}")
+
+
+class Added(NamedTuple):
+    """Hold a record, and how a text came to it: stored, merged into one that has it, or known as a message already."""
+
+    record: Record
+    how: Literal["stored", "merged", "known"]
 
 
 def namespace_key(namespace: object) -> str:

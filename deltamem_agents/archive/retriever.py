@@ -6,9 +6,10 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict, JsonValue, PositiveInt
 
 from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.store import MemoryStore
 
 __all__ = ["MemoryRetriever"]
@@ -35,6 +36,9 @@ class MemoryRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         hits = self.store.recall(self.namespace, query, where=self.where, limit=options.get("k", self.k))
+        ids: list[JsonValue] = [hit.record.id for hit in hits]
+        detail: dict[str, JsonValue] = {"found": len(ids), "records": {"returned": ids}}
+        self.store.records.audit(self.namespace, by_program("recall", "searched by a retriever", detail=detail))
         return [
             Document(
                 id=hit.record.id,

@@ -108,7 +108,7 @@ def search_records(
     words, total = scores.words(weights), scores.fused(weights)
     with engine.connect().execution_options(**READ_ONLY) as connection:
         # The space says nothing new, but it is what the index by position begins with.
-        condition = chosen.condition(key, connection.dialect.name) & (records.c.space == scores.space)
+        condition = chosen.findable(key, connection.dialect.name) & (records.c.space == scores.space)
         hits = _look_up(connection, condition, total, max(limit, _RERANKED if reranker else 0))
     found = [Hit(record, float(total[at]), float(words[at]), scores.cosines.get(at)) for at, record in hits]
     return _rerank(reranker, query, found)[:limit] if reranker else found[:limit]

@@ -20,6 +20,7 @@ from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database
 from deltamem_agents.archive.embeddings import resolve_embeddings
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
+from deltamem_agents.archive.logged import EXPIRED
 from deltamem_agents.archive.rebuild import Progress, Verification, compare
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace
@@ -164,7 +165,7 @@ class MemoryStore(BaseStore):
         engine, vectors = self._parts()
         self._swept = now = datetime.now(UTC)
         with engine.begin() as connection:
-            gone = kept.remove_where(connection, items.c.expires <= now)
+            gone = kept.remove_where(connection, items.c.expires <= now, EXPIRED)
         if gone:
             empty_log(engine)
         gone += self.records.sweep()

@@ -1,6 +1,7 @@
 """Write an archive as JSON lines and read it back: every version, message and item, with its ids and times."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +13,13 @@ from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.dialects import insert_into
 from deltamem_agents.archive.entries import Entry, enter, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.postings import NO_POSITION
 from deltamem_agents.archive.records import Namespace, content_hash, namespace_key
 from deltamem_agents.archive.tables import UtcTime, from_microseconds, items, messages, records, to_microseconds
 from deltamem_agents.archive.writes import NewRecord, last_position
+from deltamem_agents.audit import append
+from deltamem_agents.audit.log import namespace_of
 
 __all__ = ["Imported", "export_lines", "import_lines"]
 
@@ -61,15 +65,22 @@ def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
     Raises RecordInvalidError for a line that is no such object, with its number.
     """
     counts = dict.fromkeys((*_TABLES, "known"), 0)
+    spaces: Counter[str] = Counter()
     with engine.begin() as connection:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                kind = _import_line(connection, json.loads(line))
+                fields = json.loads(line)
+                kind = _import_line(connection, dict(fields))
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordInvalidError(f"line {number} is no record, message or item: {error!r}") from error
             counts[kind] += 1
+            spaces[fields["namespace"]] += kind != "known"
+        for namespace, number in sorted(spaces.items()):
+            if number:
+                event = by_program("write", "imported from a file", detail={"rows": number})
+                append(connection, namespace_of(namespace), event)
     return Imported(counts["record"], counts["message"], counts["item"], counts["known"])
 
 

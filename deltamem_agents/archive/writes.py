@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from langchain_core.utils.uuid import uuid7
@@ -17,49 +16,17 @@ from deltamem_agents.archive.errors import (
     RecordNotFoundError,
     VersionConflictError,
 )
+from deltamem_agents.archive.logged import EXPIRED, log_gone
 from deltamem_agents.archive.postings import NO_POSITION, relink
-from deltamem_agents.archive.records import Record, Trust, content_hash, require_name, require_storable
+from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash, require_storable
 from deltamem_agents.archive.tables import messages, records
+from deltamem_agents.audit import AuditEvent
 
 __all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole_records"]
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
-    """Hold a text to be stored, and what is known of it.
-
-    `thread` and `message_id` come together: they name the message that the text was. `ttl` counts from the write.
-    Raises RecordInvalidError for text with NUL, for names that are empty or too long, and for a ttl of zero or less.
-    """
-
-    text: str
-    thread: str | None = None
-    message_id: str | None = None
-    role: str = "user"
-    source: str = "user"
-    trust: Trust = Trust.MEDIUM
-    tags: tuple[str, ...] = ()
-    created: datetime | None = None
-    ttl: timedelta | None = None
-
-    def __post_init__(self) -> None:
-        require_storable("the text of a record", self.text)
-        if not self.text:
-            raise RecordInvalidError("the text of a record is empty")
-        if (self.thread is None) != (self.message_id is None):
-            raise RecordInvalidError("a message is named by thread and message_id; give both or neither")
-        names = {"thread": self.thread, "message_id": self.message_id, "role": self.role, "source": self.source}
-        for what, name in names.items():
-            if name is not None:
-                require_name(what, name)
-        for tag in self.tags:
-            require_name("a tag", tag)
-        if self.ttl is not None and self.ttl <= timedelta(0):
-            raise RecordInvalidError(f"a ttl is positive; got {self.ttl}")
-
-
-def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Record]:
-    """Store texts, each once; see `RecordStore.add`."""
+def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Added]:
+    """Store texts, each once; see `RecordStore.add`. The caller logs them."""
     space = locked_space(connection, "record", namespace)
     writer = _Writer(connection, namespace, space, now)
     added = [writer.add(one) for one in new]
@@ -78,13 +45,13 @@ class _Writer:
         self.entered: list[Entry] = []
         self._last: dict[str, int] = {}
 
-    def add(self, new: NewRecord) -> Record:
+    def add(self, new: NewRecord) -> Added:
         digest = content_hash(new.text)
         known = self._known_message(new, digest)
         if known is not None:
-            return known
+            return Added(known, "known")
         same = (records.c.namespace == self.namespace) & (records.c.hash == digest)
-        delete_where(self.connection, same & (records.c.expires <= self.now), keep_space=True)
+        delete_where(self.connection, same & (records.c.expires <= self.now), EXPIRED, keep_space=True)
         values = self._values(new, digest)
         stored = _stored(self.connection, values)
         newest = select(records).where(same, records.c.superseded_by.is_(None))
@@ -95,7 +62,7 @@ class _Writer:
         else:
             row = self._live_longer(row, values["expires"])
         self._remember_message(new, row)
-        return Record.from_row(row)
+        return Added(Record.from_row(row), "stored" if stored else "merged")
 
     def _values(self, new: NewRecord, digest: str) -> dict[str, Any]:
         return {
@@ -171,7 +138,7 @@ def update(
     _require_current(row, record_id, expected_version, now)
     digest = content_hash(text)
     same = (records.c.namespace == namespace) & (records.c.hash == digest)
-    delete_where(connection, same & (records.c.expires <= now), keep_space=True)
+    delete_where(connection, same & (records.c.expires <= now), EXPIRED, keep_space=True)
     new_id = uuid7().hex
     connection.execute(records.update().where(mine).values(superseded_by=new_id, superseded_at=now))
     changed = {"id": new_id, "position": space.next_position, "text": text, "hash": digest, "created": now}
@@ -196,14 +163,18 @@ def whole_records(connection: Connection, namespace: str, record_ids: Sequence[s
     return found
 
 
-def delete_where(connection: Connection, chosen: ColumnElement[bool], *, keep_space: bool = False) -> int:
-    """Delete the chosen versions with the messages that led to them; return how many versions there were."""
+def delete_where(
+    connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent | None = None, *, keep_space: bool = False
+) -> int:
+    """Delete the chosen versions with the messages that led to them; return how many versions there were.
+
+    logged: what the audit log says of each version that goes; None where the caller says it.
+    """
     spaces = connection.execute(select(records.c.space).where(chosen).distinct()).scalars().all()
     if not spaces:
         return 0
     lock_spaces(connection, spaces)
-    columns = (records.c.id, records.c.space, records.c.position, records.c.thread, records.c.text)
-    gone = connection.execute(records.delete().where(chosen).returning(*columns)).all()
+    gone = connection.execute(records.delete().where(chosen).returning(records)).all()
     left: dict[int, list[Entry]] = defaultdict(list)
     for row in gone:
         connection.execute(messages.delete().where(messages.c.record == row.id))
@@ -213,6 +184,8 @@ def delete_where(connection: Connection, chosen: ColumnElement[bool], *, keep_sp
             _close_gap(connection, row.space, row.thread, row.position)
     for space, entries in left.items():
         leave(connection, space, entries, keep_space=keep_space)
+    if logged is not None:
+        log_gone(connection, logged, gone)
     return len(gone)
 
 

@@ -27,7 +27,7 @@ audit = Table(
     Column("detail", Text, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("digest", String(64), nullable=False),
-    Index("audit_thread", "namespace", "thread", "seq"),
+    Index("audit_thread", "namespace", "thread", "action"),
 )
 """One row per entry; `time` is microseconds since 1970, `detail` is JSON. Rows are added and never changed."""
 

@@ -10,7 +10,7 @@ import typer
 from backbone import DeltaMemError
 from deltamem_agents.cli.adapter_group import adapters
 from deltamem_agents.cli.agent import agents
-from deltamem_agents.cli.archive import archive
+from deltamem_agents.cli.audit import archive, audit
 from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
@@ -36,6 +36,7 @@ app.add_typer(threads, name="thread")
 app.command(epilog="Example: deltamem doctor --json")(doctor)
 app.command(epilog="Example: deltamem bench turns recall --quick")(bench)
 app.add_typer(agents, name="agent")
+app.add_typer(audit, name="audit")
 
 Config = Annotated[
     Path | None,

@@ -211,11 +211,11 @@ def _fields(record: "Record") -> dict[str, Any]:
     return fields | times | {"trust": int(record.trust)}
 
 
-def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
+def _show(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool, what: str = "records") -> None:
     if as_json:
         print(json.dumps(rows, ensure_ascii=False))
     else:
-        _table(f"{len(rows)} records", columns, ([row[name] for name in columns] for row in rows))
+        _table(f"{len(rows)} {what}", columns, ([row[name] for name in columns] for row in rows))
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:

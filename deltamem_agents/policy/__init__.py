@@ -1,4 +1,10 @@
-"""Decide what is kept, found, shown and erased."""
+"""Decide what is kept, found, shown and erased.
+
+`RequireApproval` is loaded on first use, since it needs langchain and langgraph.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from deltamem_agents.policy.chain import PolicyChain
 from deltamem_agents.policy.decisions import Decision, Forget, Present, RedactedSpan, Retain, Retrieve, Trust
@@ -6,7 +12,10 @@ from deltamem_agents.policy.hooks import MemoryPolicy, PolicyContext, PolicyMess
 from deltamem_agents.policy.loading import default_policy, load_policy
 from deltamem_agents.policy.rules import Budget, LegalHold, Novelty, PersonalData, Roles, Secrets, TimeToLive
 from deltamem_agents.policy.secrets import Finding, Redaction, redact_named, redact_secrets
-from deltamem_agents.policy.trust import RequireApproval, SourceTrust, lowest_trust
+from deltamem_agents.policy.trust import SourceTrust, lowest_trust
+
+if TYPE_CHECKING:
+    from deltamem_agents.policy.approval import RequireApproval
 
 __all__ = [
     "Budget",
@@ -40,3 +49,15 @@ __all__ = [
     "redact_named",
     "redact_secrets",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module on first use."""
+    if name != "RequireApproval":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("deltamem_agents.policy.approval"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,7 +1,7 @@
 """Trust sources differently, and quarantine what an untrusted one phrases as an instruction."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -10,12 +10,10 @@ from deltamem_agents.policy.hooks import PolicyContext, PolicyMessage, RecordLik
 from deltamem_agents.policy.rules import Rule, matches
 from deltamem_agents.policy.shapes import instruction_shapes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["QUARANTINED", "RequireApproval", "SourceTrust", "lowest_trust"]
+__all__ = ["QUARANTINED", "SourceTrust", "lowest_trust"]
 
 QUARANTINED = "quarantined"
+"""The tag of records that are kept and not found until somebody takes it off."""
 
 _LEVELS = {
     "user": Trust.HIGH,
@@ -67,36 +65,3 @@ class SourceTrust(Rule):
         """Return the trust of a source."""
         fitting = [pattern for pattern in self.levels if matches(source, [pattern])]
         return self.levels[max(fitting, key=len)] if fitting else Trust.LOW
-
-
-class RequireApproval:
-    """Ask a person about quarantined messages, by a LangGraph interrupt inside the node that writes them."""
-
-    def review(self, message: PolicyMessage, decision: Retain) -> Retain:
-        """Return the decision after a person's answer, or as it is if nothing is quarantined.
-
-        Interrupts the graph with {"policy", "reason", "source", "text"}; resume with Command(resume="approve") to write
-        the message, "reject" to write it nowhere, or anything else to leave it in quarantine.
-        """
-        if not decision.quarantine:
-            return decision
-        from langgraph.types import interrupt  # noqa: PLC0415 - langgraph is loaded by those who use this
-
-        ask: Callable[[Any], Any] = interrupt
-        text = message.text if decision.text is None else decision.text
-        answer = ask({"policy": decision.policy, "reason": decision.reason, "source": message.source, "text": text})
-        if answer == "approve":
-            tags = tuple(tag for tag in decision.tags if tag != QUARANTINED)
-            return decision.model_copy(
-                update={"quarantine": False, "working": _all_others_write(decision), "tags": tags, "reason": "approved"}
-            )
-        if answer == "reject":
-            return decision.model_copy(
-                update={"quarantine": False, "working": False, "archive": False, "reason": "rejected"}
-            )
-        return decision
-
-
-def _all_others_write(decision: Retain) -> bool:
-    """Tell whether only the quarantine kept a message from the working memory."""
-    return all(part.working or part.quarantine for part in decision.parts if isinstance(part, Retain))

@@ -27,7 +27,7 @@ def upgrade() -> None:
         sa.Column("previous", sa.String(64), nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
     )
-    op.create_index("audit_thread", "audit", ["namespace", "thread", "seq"])
+    op.create_index("audit_thread", "audit", ["namespace", "thread", "action"])
     op.create_table(
         "audit_heads",
         sa.Column("namespace", sa.Text, primary_key=True),

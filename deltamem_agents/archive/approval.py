@@ -1,0 +1,55 @@
+"""Approve and reject what waits in quarantine, inside a transaction that the caller has begun."""
+
+from sqlalchemy import Connection, RowMapping, and_, select
+
+from deltamem_agents.archive.errors import RecordNotFoundError
+from deltamem_agents.archive.records import Record
+from deltamem_agents.archive.tables import messages, records
+from deltamem_agents.archive.writes import delete_where, whole_records
+from deltamem_agents.audit import AuditEvent, append, append_all
+from deltamem_agents.audit.log import namespace_of
+from deltamem_agents.policy.trust import QUARANTINED
+
+__all__ = ["approve", "reject"]
+
+
+def approve(connection: Connection, namespace: str, record_id: str, event: AuditEvent) -> Record:
+    """Take a record out of quarantine; its source and trust stay what they were.
+
+    Raises RecordNotFoundError if the namespace has no such record in quarantine.
+    """
+    row = _waiting(connection, namespace, record_id)
+    tags = [tag for tag in row["tags"] if tag != QUARANTINED]
+    change = records.update().where(records.c.id == record_id).values(tags=tags).returning(records)
+    record = Record.from_row(connection.execute(change).mappings().one())
+    facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
+    detail = {**event.detail, "message": record.message_id, "trust": record.trust.name.lower()}
+    append(connection, record.namespace, event.model_copy(update={**facts, "detail": detail}))
+    return record
+
+
+def reject(connection: Connection, namespace: str, record_id: str, event: AuditEvent) -> int:
+    """Delete a record in quarantine with its other versions; return how many versions went.
+
+    Every message that had become the record is logged as rejected. Raises RecordNotFoundError if the namespace has no
+    such record in quarantine.
+    """
+    row = _waiting(connection, namespace, record_id)
+    ids = whole_records(connection, namespace, [record_id])
+    said = connection.execute(select(messages.c.thread, messages.c.message_id).where(messages.c.record.in_(ids))).all()
+    gone = delete_where(connection, and_(records.c.id.in_(ids), records.c.namespace == namespace))
+    facts = {"record_id": record_id, "record_digest": row["hash"]}
+    events = [
+        event.model_copy(update={**facts, "thread": thread, "detail": {**event.detail, "message": message}})
+        for thread, message in said or [(None, None)]
+    ]
+    append_all(connection, namespace_of(namespace), events)
+    return gone
+
+
+def _waiting(connection: Connection, namespace: str, record_id: str) -> RowMapping:
+    mine = (records.c.namespace == namespace) & (records.c.id == record_id)
+    row = connection.execute(select(records).where(mine).with_for_update()).mappings().one_or_none()
+    if row is None or QUARANTINED not in row["tags"]:
+        raise RecordNotFoundError(f"the namespace holds no record {record_id!r} in quarantine")
+    return row

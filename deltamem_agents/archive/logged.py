@@ -1,0 +1,84 @@
+"""Say in the audit log what became of records and items, in the transaction that did it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, select
+
+from deltamem_agents.archive.records import Added, NewRecord, content_hash
+from deltamem_agents.audit import Action, AuditEntry, AuditEvent, append_all
+from deltamem_agents.audit.log import entry_of, key_of, namespace_of
+from deltamem_agents.audit.tables import audit
+
+__all__ = ["EXPIRED", "by_program", "log_added", "log_gone", "log_items", "rejections", "unlogged"]
+
+EXPIRED: Final = AuditEvent(action="expire", reason="its time to live is over", actor="archive")
+
+
+def by_program(action: Action, reason: str, **fields: Any) -> AuditEvent:
+    """Describe what a program did by calling a method, not because a policy said so."""
+    return AuditEvent(action=action, reason=reason, actor="program", **fields)
+
+
+def log_added(
+    connection: Connection,
+    namespace: str,
+    new: Sequence[NewRecord],
+    added: Sequence[Added],
+    decided: Sequence[Sequence[AuditEvent]],
+) -> None:
+    """Log the texts that were stored or merged; a message that was known already changed nothing.
+
+    decided: for each text, what led to it; empty where a program added them without asking anybody.
+    """
+    events: list[AuditEvent] = []
+    for at, (one, (record, how)) in enumerate(zip(new, added, strict=True)):
+        if how == "known":
+            continue
+        facts = {"record_id": record.id, "record_digest": record.hash, "thread": one.thread}
+        for event in decided[at] if decided else [by_program("write", "added", detail={"source": one.source})]:
+            detail = {**event.detail, "message": one.message_id, "merged": how == "merged"}
+            events.append(event.model_copy(update={**facts, "detail": detail}))
+    append_all(connection, namespace_of(namespace), events)
+
+
+def log_gone(connection: Connection, event: AuditEvent, gone: Sequence[Row[Any]]) -> None:
+    """Log an event about each record that was deleted, by its id and digest."""
+    events: dict[str, list[AuditEvent]] = defaultdict(list)
+    for row in gone:
+        facts = {"record_id": row.id, "record_digest": row.hash, "thread": row.thread}
+        detail = {**event.detail, "message": row.message_id, "version": row.version}
+        events[row.namespace].append(event.model_copy(update={**facts, "detail": detail}))
+    for namespace in sorted(events):
+        append_all(connection, namespace_of(namespace), events[namespace])
+
+
+def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Log an event about each item that was written or deleted, by its key and the digest of its value."""
+    events: dict[str, list[AuditEvent]] = defaultdict(list)
+    for row in rows:
+        facts = {"record_id": row["id"], "record_digest": content_hash(row["value"]), "detail": {"item": row["key"]}}
+        events[row["namespace"]].append(event.model_copy(update=facts))
+    for namespace in sorted(events):
+        append_all(connection, namespace_of(namespace), events[namespace])
+
+
+def unlogged(connection: Connection, namespace: tuple[str, ...], events: Sequence[AuditEvent]) -> list[AuditEvent]:
+    """Return those events about messages of a thread that its log does not have; a thread that goes on repeats them."""
+    threads = {event.thread for event in events}
+    actions = {event.action for event in events}
+    this = (audit.c.namespace == key_of(namespace)) & audit.c.thread.in_(threads) & audit.c.action.in_(actions)
+    rows = connection.execute(select(audit).where(this)).mappings()
+    known = {_identity(entry) for entry in map(entry_of, rows)}
+    return [event for event in events if event.thread is None or _identity(event) not in known]
+
+
+def rejections(connection: Connection, namespace: tuple[str, ...], thread: str) -> list[AuditEntry]:
+    """Return what the log has of a thread's records that were rejected."""
+    this = (audit.c.namespace == key_of(namespace)) & (audit.c.thread == thread) & (audit.c.action == "reject")
+    return [entry_of(row) for row in connection.execute(select(audit).where(this)).mappings()]
+
+
+def _identity(event: AuditEvent) -> tuple[object, ...]:
+    return event.action, event.thread, event.detail.get("message"), event.policy, event.policy_version, event.reason
