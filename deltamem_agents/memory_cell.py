@@ -92,7 +92,8 @@ _TURNS: ContextVar[list[TurnReport] | None] = ContextVar("deltamem_turns", defau
 @contextlib.contextmanager
 def watch_absorbing() -> Iterator[list[TurnReport]]:
     """Gather the reports of those model calls inside the block that have absorbed something."""
-    token = _TURNS.set(turns := [])
+    turns: list[TurnReport] = []
+    token = _TURNS.set(turns)
     try:
         yield turns
     finally:

@@ -58,7 +58,7 @@ def observed(operation: Operation) -> Iterator[Observation]:
     if instruments is None:
         yield Observation(operation)
         return
-    about = {"deltamem.operation": operation}
+    about: dict[str, str] = {"deltamem.operation": operation}
     begun = time.perf_counter()
     with instruments.tracer.start_as_current_span(
         f"deltamem.{operation}", record_exception=False, set_status_on_exception=False

@@ -41,7 +41,7 @@ def reject(connection: Connection, namespace: str, record_id: str, event: AuditE
     facts = {"record_id": record_id, "record_digest": row["hash"]}
     events = [
         event.model_copy(update={**facts, "thread": thread, "detail": {**event.detail, "message": message}})
-        for thread, message in said or [(None, None)]
+        for thread, message in [(row.thread, row.message_id) for row in said] or [(None, None)]
     ]
     append_all(connection, namespace_of(namespace), events)
     return gone

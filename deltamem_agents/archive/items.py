@@ -121,7 +121,7 @@ def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: Au
     gone = connection.execute(items.delete().where(chosen).returning(items)).mappings().all()
     for space in owners:
         leave(connection, space, [_entry(dict(row)) for row in gone if row["space"] == space])
-    log_items(connection, logged, gone)
+    log_items(connection, logged, [dict(row) for row in gone])
     return len(gone)
 
 

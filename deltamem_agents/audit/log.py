@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, RowMapping, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backbone import ConfigError
@@ -33,7 +33,7 @@ def append_all(connection: Connection, namespace: Namespace, events: Sequence[Au
 
     A transaction that writes to several namespaces takes them in sorted order, or two of them may wait for each other.
     """
-    if not isinstance(namespace, tuple) or not namespace or not all(isinstance(x, str) and x for x in namespace):
+    if not _is_namespace(namespace):
         raise ConfigError(f"a namespace is a non-empty tuple of non-empty labels; got {namespace!r}")
     return _append(connection, key_of(namespace), events)
 
@@ -118,7 +118,11 @@ def _append(connection: Connection, key: str, events: Sequence[AuditEvent]) -> l
     return [entry_of(row) for row in rows]
 
 
-def _locked_head(connection: Connection, key: str) -> Row[tuple[int, str]]:
+def _is_namespace(given: object) -> bool:
+    return isinstance(given, tuple) and bool(given) and all(isinstance(label, str) and label for label in given)
+
+
+def _locked_head(connection: Connection, key: str) -> Any:
     """Lock a log's head; make it, and note the namespace, if this is its first entry."""
     chosen = select(heads.c.entries, heads.c.digest).where(heads.c.namespace == key).with_for_update()
     found = connection.execute(chosen).one_or_none()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backbone import ConfigError
-from deltamem_agents.cli.archive import (
+from deltamem_agents.cli.archive import archive
+from deltamem_agents.cli.archive_options import (
     AnySpace,
     AsJson,
     Database,
@@ -16,14 +17,13 @@ from deltamem_agents.cli.archive import (
     RecordId,
     Space,
     Thread,
-    _fields,
-    _labels,
-    _open,
-    _show,
-    _table,
-    _url,
-    archive,
+    archive_url,
+    fields_of,
+    open_store,
+    show_rows,
+    show_table,
 )
+from deltamem_agents.cli.options import labels
 
 if TYPE_CHECKING:
     from deltamem_agents.audit import AuditHead
@@ -54,12 +54,12 @@ def list_entries(
 
     if action is not None and action not in get_args(Action):
         raise ConfigError(f"an action is one of {', '.join(get_args(Action))}; got {action!r}")
-    with _open(db) as store:
+    with open_store(db) as store:
         chosen = cast("Action | None", action)
-        entries = store.records.audit_entries(_labels(namespace), action=chosen, thread=thread, limit=limit)
+        entries = store.records.audit_entries(labels(namespace), action=chosen, thread=thread, limit=limit)
     rows = [entry.model_dump(mode="json") for entry in entries]
     columns = ("seq", "time", "action", "actor", "reason", "policy", "record_id", "thread")
-    _show(rows, columns, as_json=as_json, what="entries")
+    show_rows(rows, columns, as_json=as_json, what="entries")
 
 
 @audit.command()
@@ -75,15 +75,15 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Find entries that were changed, removed, reordered or cut off; exit status 1 if there are any."""
-    space = None if namespace is None else _labels(namespace)
-    with _open(db) as store:
+    space = None if namespace is None else labels(namespace)
+    with open_store(db) as store:
         report = store.records.verify_audit(space, noted=[] if against is None else _heads(against))
     if as_json:
         print(report.model_dump_json())
     else:
         rows = [("/".join(p.namespace), p.seq, p.kind, p.message) for p in report.problems]
         if rows:
-            _table("the log was tampered with", ("namespace", "entry", "kind", "problem"), rows)
+            show_table("the log was tampered with", ("namespace", "entry", "kind", "problem"), rows)
         print(f"{report.entries:,} entries, {len(rows)} problems")
     if not report.ok:
         raise typer.Exit(1)
@@ -99,8 +99,8 @@ def export(
     from deltamem_agents.archive.database import open_database, read_snapshot
     from deltamem_agents.audit import read_entries
 
-    engine = open_database(_url(db))
-    space = None if namespace is None else _labels(namespace)
+    engine = open_database(archive_url(db))
+    space = None if namespace is None else labels(namespace)
     try:
         with read_snapshot(engine) as connection:
             lines = (f"{entry.model_dump_json()}\n" for entry in read_entries(connection, space))
@@ -121,10 +121,10 @@ def quarantined(
     from deltamem_agents.archive.filters import RecordFilter
     from deltamem_agents.policy.trust import QUARANTINED
 
-    with _open(db) as store:
+    with open_store(db) as store:
         waiting = RecordFilter(thread=thread, tags=(QUARANTINED,))
-        found = store.records.list(_labels(namespace), waiting, limit=limit)
-    _show([_fields(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
+        found = store.records.list(labels(namespace), waiting, limit=limit)
+    show_rows([fields_of(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
 
 
 @archive.command()
@@ -132,9 +132,9 @@ def approve(
     record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
 ) -> None:
     """Let a record out of quarantine, so that it can be found and shown."""
-    with _open(db) as store:
-        record = store.records.approve(_labels(namespace), record_id, actor=_ACTOR, reason=reason or "approved")
-    print(json.dumps(_fields(record), ensure_ascii=False) if as_json else f"approved {record.id}")
+    with open_store(db) as store:
+        record = store.records.approve(labels(namespace), record_id, actor=_ACTOR, reason=reason or "approved")
+    print(json.dumps(fields_of(record), ensure_ascii=False) if as_json else f"approved {record.id}")
 
 
 @archive.command()
@@ -142,8 +142,8 @@ def reject(
     record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
 ) -> None:
     """Delete a record that is in quarantine; its thread does not archive the text again."""
-    with _open(db) as store:
-        gone = store.records.reject(_labels(namespace), record_id, actor=_ACTOR, reason=reason or "rejected")
+    with open_store(db) as store:
+        gone = store.records.reject(labels(namespace), record_id, actor=_ACTOR, reason=reason or "rejected")
     print(json.dumps({"id": record_id, "versions": gone}) if as_json else f"rejected {record_id}")
 
 

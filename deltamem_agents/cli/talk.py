@@ -21,7 +21,7 @@ from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.app import error_line
+from deltamem_agents.cli.progress import error_line
 from deltamem_agents.hybrid import HybridMemory
 from deltamem_agents.policy import default_policy
 from deltamem_agents.settings import Settings

@@ -32,7 +32,7 @@ class PlainChat(BaseChatModel):
     def model_post_init(self, context: Any, /) -> None:
         """Load the decoder and its tokenizer."""
         super().model_post_init(context)
-        self._model = AutoModelForCausalLM.from_pretrained(_FOLDER).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(_FOLDER)
         self._tokenizer = AutoTokenizer.from_pretrained(_FOLDER)
 
     def prompt(self, messages: list[BaseMessage]) -> str:

@@ -1,0 +1,112 @@
+"""Hold what the commands about an archive share: their options, how they open it, and how they print records."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from deltamem_agents.archive.records import Record
+    from deltamem_agents.archive.store import MemoryStore
+
+__all__ = [
+    "AnySpace",
+    "AsJson",
+    "Database",
+    "Index",
+    "Limit",
+    "Model",
+    "RecordId",
+    "Space",
+    "Thread",
+    "archive_index",
+    "archive_url",
+    "fields_of",
+    "open_store",
+    "settings_now",
+    "show_rows",
+    "show_table",
+]
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="sqlite:///file or postgresql://…", show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite"
+    ),
+]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        help="Directory of the vector index, or URL of a Chroma server.", show_default="DELTAMEM_ARCHIVE_INDEX, or none"
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS, or all-MiniLM-L6-v2"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Space = Annotated[str, typer.Option("--namespace", "-n", help='Labels joined by "/", or a JSON list of labels.')]
+AnySpace = Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; all if left out.")]
+Limit = Annotated[int, typer.Option(min=1, help="How many records at most.")]
+Thread = Annotated[str | None, typer.Option(help="Only records of this thread.")]
+RecordId = Annotated[str, typer.Argument(help="Id of a record.")]
+
+
+def settings_now() -> Any:
+    """Return the settings as they are now."""
+    from deltamem_agents.settings import Settings
+
+    return Settings()
+
+
+def archive_url(db: str | None) -> str:
+    """Return the database that was named, or the one that is set."""
+    return str(db or settings_now().archive_db)
+
+
+def archive_index(index: str | None) -> str | None:
+    """Return the index that was named, or the one that is set, if there is one."""
+    chosen: str | None = index or settings_now().archive_index
+    return chosen
+
+
+def open_store(db: str | None, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":
+    """Return the store, to be opened by `with`."""
+    from deltamem_agents.archive.store import MemoryStore
+
+    path = archive_index(index)
+    model = (embeddings or settings_now().archive_embeddings) if path else None
+    return MemoryStore.from_url(archive_url(db), path, model)
+
+
+def fields_of(record: "Record") -> dict[str, Any]:
+    """Return a record as JSON holds it."""
+    from dataclasses import asdict
+
+    fields = asdict(record)
+    times = {
+        name: None if fields[name] is None else fields[name].isoformat()
+        for name in ("created", "expires", "superseded_at")
+    }
+    return fields | times | {"trust": int(record.trust)}
+
+
+def show_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool, what: str = "records") -> None:
+    """Print rows as a table of some of their columns, or all of them as JSON."""
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+    else:
+        show_table(f"{len(rows)} {what}", columns, ([row[name] for name in columns] for row in rows))
+
+
+def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
+    Console().print(table)
