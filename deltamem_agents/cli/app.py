@@ -19,7 +19,7 @@ from deltamem_agents.cli.policy_group import policies
 from deltamem_agents.cli.progress import error_line, print_error, working
 from deltamem_agents.cli.timeline import thread as threads
 
-__all__ = ["app", "main"]
+__all__ = ["app", "error_line", "main"]
 
 app = typer.Typer(
     name="deltamem",
