@@ -1,10 +1,13 @@
-"""Name the options that several commands share."""
+"""Name the options that several commands share, and read those that need it."""
 
+import json
 from typing import Annotated
 
 import typer
 
-__all__ = ["Adapter", "AsJson", "Database", "Model", "Thread"]
+from backbone import ConfigError
+
+__all__ = ["Adapter", "AsJson", "Database", "Model", "Thread", "labels"]
 
 Thread = Annotated[str, typer.Option(help="Name of the conversation; an existing one is resumed.")]
 Model = Annotated[str | None, typer.Option(help="Hub name or path of a backbone; the bundled one if left out.")]
@@ -17,3 +20,13 @@ Database = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def labels(namespace: str) -> tuple[str, ...]:
+    """Read a namespace as a person gives it; raises ConfigError for JSON that cannot be read."""
+    if not namespace.startswith("["):
+        return tuple(namespace.split("/"))
+    try:
+        return tuple(json.loads(namespace))
+    except ValueError as error:
+        raise ConfigError(f'a namespace is labels joined by "/", or a JSON list of them; got {namespace!r}') from error

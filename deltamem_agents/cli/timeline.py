@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.options import Adapter, AsJson, Database, Model
+from deltamem_agents.cli.options import Adapter, AsJson, Database, Model, labels
 from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
@@ -80,11 +80,10 @@ def _read(name: str, settings: "Settings") -> "Timeline":
 
 def _archived(name: str, settings: "Settings", namespace: str) -> "list[Event]":
     from deltamem_agents.archive.store import MemoryStore
-    from deltamem_agents.cli.archive import _labels
     from deltamem_agents.timeline import archived_events
 
     with MemoryStore.from_url(settings.archive_db) as store:
-        return archived_events(store, _labels(namespace), name)
+        return archived_events(store, labels(namespace), name)
 
 
 def _gates(timeline: "Timeline", settings: "Settings") -> "list[GateReading]":

@@ -1,4 +1,4 @@
-"""A small random model on disk, the same shape as the bundled one, for all that needs no learned memory; Postgres."""
+"""What several tests share: a small random model on disk, shaped as the bundled one, and a Postgres server."""
 
 import tempfile
 import uuid
