@@ -9,7 +9,7 @@ import functools
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,6 +106,21 @@ class Engine:
             return None
         return self._prefix_caches.setdefault(max_bytes, PrefixCache(max_bytes))
 
+    def clear_prefix_caches(self) -> int:
+        """Drop what was cached, between two steps of the thread; return how many pages there were.
+
+        Raises EngineClosedError after close().
+        """
+        caches = list(self._prefix_caches.values())
+
+        def steps() -> Generator[int, None, None]:
+            count = sum(map(len, caches))
+            for cache in caches:
+                cache.clear()
+            yield count
+
+        return sum(self.submit(steps)) if any(map(len, caches)) else 0
+
     def close(self) -> None:
         """Stop the thread after its present step, and drop what was cached; unfinished jobs get EngineClosedError.
 
@@ -155,6 +170,12 @@ class EngineRegistry:
                 self._engines.pop(key, None)
             mine.set_exception(error)
         return mine.result()
+
+    def clear_prefix_caches(self) -> int:
+        """Drop what the loaded engines have cached; return how many pages there were."""
+        with self._lock:
+            loaded = [engine for engine in self._engines.values() if engine.done() and engine.exception() is None]
+        return sum(engine.result().clear_prefix_caches() for engine in loaded)
 
     def close(self) -> None:
         """Close every engine and forget it; asking again loads afresh."""

@@ -65,6 +65,11 @@ class PrefixCache:
         """Count the pages."""
         return len(self._pages)
 
+    def clear(self) -> None:
+        """Drop every page."""
+        self._pages.clear()
+        self.size = 0
+
     def find(self, keys: Sequence[bytes]) -> list[Page]:
         """Return the pages of the longest known beginning of these keys, and count them as used."""
         known = list(itertools.takewhile(self._pages.__contains__, keys))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.checkpoint import open_checkpointer
+    from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
     from deltamem_agents.memory_cell import MemoryCell, TurnReport, memory_from, use_memory
     from deltamem_agents.middleware import DeltaMemMessagesState, DeltaMemMiddleware, memory_node
@@ -47,6 +48,7 @@ _HOMES = {
     "deltamem_agents.archive.store": ("MemoryStore",),
     "deltamem_agents.chat_models": ("ChatDeltaMem",),
     "deltamem_agents.checkpoint": ("open_checkpointer",),
+    "deltamem_agents.forgetting.receipt": ("ForgetReceipt",),
     "deltamem_agents.hybrid": ("HybridMemory",),
     "deltamem_agents.memory_cell": ("MemoryCell", "TurnReport", "memory_from", "use_memory"),
     "deltamem_agents.middleware": ("DeltaMemMessagesState", "DeltaMemMiddleware", "memory_node"),
@@ -62,6 +64,7 @@ __all__ = [
     "DeltaMemMessagesState",
     "DeltaMemMiddleware",
     "EngineClosedError",
+    "ForgetReceipt",
     "HybridMemory",
     "MemoryCell",
     "MemoryStore",

@@ -120,4 +120,5 @@ class TurnOptions(BaseModel):
             constrain=shape.constrain,
             plain=shape.plain,
             template_options=template_options,
+            absorb_only=cell is not None and cell.absorb_only,
         )

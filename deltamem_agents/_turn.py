@@ -42,6 +42,7 @@ class TurnRequest:
 
     tools: OpenAI schemas that the prompt lists. constrain: makes this reply's constraint from the tokenizer; None
     leaves the model free. plain: the reply is text as it stands (JSON), not to be searched for calls or reasoning.
+    absorb_only: the turn ends once the memory has absorbed what leaves the window.
     """
 
     messages: tuple[BaseMessage, ...]
@@ -54,6 +55,7 @@ class TurnRequest:
     constrain: Callable[[Any], Constraint] | None = None
     plain: bool = False
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    absorb_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,9 @@ def run_turn(
     # Before anything is said from it: a state that has run away raises here, and the thread keeps the one it had.
     after = memory.to_bytes() if memory is not before else None
     report = _report(tokenizer.decode(list(prompt.ids)), prompt, tokens, before, memory)
+    if request.absorb_only:
+        yield TurnEnd("stop", len(prompt.ids), 0, reader.cached, reader.computed, 0, 0, after, report)
+        return
     prefilled = yield from reader.read(prompt, memory.state)
     writer = _ReplyWriter(request, tokenizer, thinking=report.prompt_text.rstrip().endswith("<think>"))
     ends = _end_ids(model, tokenizer)

@@ -228,5 +228,5 @@ def _read_only_cell() -> Iterator[None]:
     if cell is None:
         yield
     else:
-        with use_memory(cell.current, read_only=True):
+        with use_memory(cell.current, read_only=True, absorb_only=cell.absorb_only):
             yield

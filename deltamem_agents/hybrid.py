@@ -1,15 +1,27 @@
 """The three tiers as one object: the window, the working memory behind it, and the archive beside both."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
+from langgraph.checkpoint.base import BaseCheckpointSaver
 
+from backbone import ConfigError
+from deltamem_agents.archive.records import Namespace
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.forgetting.forget import forget
+from deltamem_agents.forgetting.receipt import ForgetReceipt
+from deltamem_agents.forgetting.rollback import archived_since
+from deltamem_agents.forgetting.selection import Wanted
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.middleware import DeltaMemMiddleware
+from deltamem_agents.policy import MemoryPolicy, PolicyChain
 from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
+from deltamem_agents.recalling import DEFAULT_THRESHOLD
 from deltamem_agents.reviewing import ArchiveReview
+from deltamem_agents.threads import roll_checkpoints_back
 
 __all__ = ["HybridMemory"]
 
@@ -29,7 +41,87 @@ class HybridMemory(ArchiveReview):
     1, below which a record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's
     largest size. trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values
     that cannot work, RecordInvalidError for a namespace that is none.
+
+    checkpointer, model: for `forget` to reach threads and their working memories: the open checkpointer of the agent,
+    and a ChatDeltaMem called as the agent calls it, with the same tools and system prompt (docs/forgetting.md).
     """
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        policy: PolicyChain | MemoryPolicy | None = None,
+        *,
+        namespace: Namespace,
+        checkpointer: BaseCheckpointSaver[Any] | None = None,
+        model: Runnable[Any, Any] | None = None,
+        limit: int = 8,
+        threshold: float = DEFAULT_THRESHOLD,
+        budget_tokens: int = 256,
+        trace_text: bool = False,
+    ) -> None:
+        super().__init__(
+            store,
+            policy,
+            namespace=namespace,
+            limit=limit,
+            threshold=threshold,
+            budget_tokens=budget_tokens,
+            trace_text=trace_text,
+        )
+        self.checkpointer = checkpointer
+        self.model = model
+
+    def forget(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        query: str | None = None,
+        thread: str | None = None,
+        namespace: Namespace | None = None,
+        subject: str | None = None,
+        reason: str,
+        actor: str = "user",
+        secure: bool = True,
+        dry_run: bool = False,
+    ) -> ForgetReceipt:
+        """Erase from every tier what all of these name, and return a receipt that proves it.
+
+        ids: of records or messages. query: what says this text, letter case aside. thread: what was said there; alone,
+        the whole thread. namespace: this memory's or one below it, with all that is in there. subject: records with the
+        tag subject:NAME. Policies are asked first; what they keep is in the receipt. secure: files are written anew, so
+        that no byte is left, and searched; False only deletes. dry_run: nothing is changed, the receipt says what would
+        go. A call that was cut off is finished by the next one.
+
+        Raises ConfigError if nothing is named, or for a checkpointer that cannot be rewritten; DeltaMemError if a
+        thread goes on all the while.
+        """
+        self._writer.flush()
+        chosen = None if ids is None else frozenset(ids)
+        wanted = Wanted(self.namespace, chosen, query, thread, namespace, subject)
+        return forget(
+            self.store,
+            self.policy,
+            wanted,
+            reason=reason,
+            actor=actor,
+            checkpointer=self.checkpointer,
+            model=self.model,
+            secure=secure,
+            dry_run=dry_run,
+        )
+
+    def rollback(self, thread: str, checkpoint: str, *, reason: str = "rolled back") -> ForgetReceipt:
+        """Take a thread back to a checkpoint: window and working memory, and the archive's records of what came after.
+
+        Newer checkpoints are removed; records are forgotten as `forget` does it, and so policies can keep them. Raises
+        ConfigError for an unknown thread or checkpoint, and without a checkpointer.
+        """
+        if self.checkpointer is None:
+            raise ConfigError("to roll a thread back, give HybridMemory its checkpointer")
+        self._writer.flush()
+        since, left = roll_checkpoints_back(self.checkpointer, thread, checkpoint)
+        later = archived_since(self.store.engine, self.namespace, thread, since, left)
+        return self.forget(ids=later, thread=thread, reason=reason)
 
     def middleware(self, *, trim_history: bool = False) -> list[AgentMiddleware[Any, Any, Any]]:
         """Return the list for `create_agent(middleware=…)`: recall and archiving, then the working memory.

@@ -49,13 +49,15 @@ class MemoryCell:
     """Carry memory into model calls and out of them: what middleware and model share during one node.
 
     memory: what came in. out: set after a complete reply if the memory has changed. report: about the last reply.
-    read_only: calls read the memory and never set out.
+    read_only: calls read the memory and never set out. absorb_only: they absorb what leaves the window, and answer
+    nothing.
     """
 
     memory: bytes | str | None = None
     out: bytes | None = None
     report: TurnReport | None = None
     read_only: bool = False
+    absorb_only: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -101,12 +103,15 @@ def watch_absorbing() -> Iterator[list[TurnReport]]:
 
 
 @contextlib.contextmanager
-def use_memory(memory: bytes | str | None = None, *, read_only: bool = False) -> Iterator[MemoryCell]:
+def use_memory(
+    memory: bytes | str | None = None, *, read_only: bool = False, absorb_only: bool = False
+) -> Iterator[MemoryCell]:
     """Give the model calls inside the block a memory; take `cell.out` afterwards.
 
     Calls in one block, one after the other, go on from each other's memory. Memory that messages carry is not read.
+    absorb_only: replies are empty, and cost nothing beyond what the memory absorbs.
     """
-    cell = MemoryCell(memory, read_only=read_only)
+    cell = MemoryCell(memory, read_only=read_only, absorb_only=absorb_only)
     token = _CELL.set(cell)
     try:
         yield cell

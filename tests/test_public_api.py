@@ -73,6 +73,7 @@ PUBLIC = {
         "DeltaMemMessagesState",
         "DeltaMemMiddleware",
         "EngineClosedError",
+        "ForgetReceipt",
         "HybridMemory",
         "MemoryCell",
         "MemoryStore",

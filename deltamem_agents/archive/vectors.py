@@ -58,6 +58,11 @@ class VectorIndex:
         self._open()
 
     @property
+    def path(self) -> Path | None:
+        """Return the index's directory, None if there is none."""
+        return self._path
+
+    @property
     def usable(self) -> bool:
         """Say whether vectors can be searched."""
         return self._indexer is not None and self.fault is None

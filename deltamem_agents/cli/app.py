@@ -14,12 +14,14 @@ from deltamem_agents.cli.audit import archive, audit
 from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
+from deltamem_agents.cli.forget import forget
 from deltamem_agents.cli.options import Adapter, Database, Model, Thread
 from deltamem_agents.cli.policy_group import policies
 from deltamem_agents.cli.progress import error_line, print_error, working
-from deltamem_agents.cli.timeline import thread as threads
+from deltamem_agents.cli.threads import threads
+from deltamem_agents.cli.timeline import show, thread
 
-__all__ = ["app", "error_line", "main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     name="deltamem",
@@ -32,11 +34,14 @@ app.add_typer(evaluation, name="eval")
 app.add_typer(adapters, name="adapter")
 app.add_typer(policies, name="policy")
 app.add_typer(archive, name="archive")
-app.add_typer(threads, name="thread")
+app.add_typer(thread, name="thread")
 app.command(epilog="Example: deltamem doctor --json")(doctor)
 app.command(epilog="Example: deltamem bench turns recall --quick")(bench)
 app.add_typer(agents, name="agent")
 app.add_typer(audit, name="audit")
+threads.command(epilog="Example: deltamem threads show notes")(show)
+app.add_typer(threads, name="threads")
+app.command(epilog="Example: deltamem forget --thread notes --reason 'asked to' --dry-run")(forget)
 
 Config = Annotated[
     Path | None,

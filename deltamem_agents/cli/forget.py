@@ -1,0 +1,138 @@
+"""Declare `deltamem forget …`: erase from every tier, and show the receipt."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from deltamem_agents.forgetting.receipt import ForgetReceipt
+    from deltamem_agents.hybrid import HybridMemory
+
+__all__ = ["Archive", "AsJson", "Database", "Embeddings", "Index", "Space", "forget", "open_memory", "print_receipt"]
+
+Database = Annotated[
+    str | None,
+    typer.Option(help="Where threads are kept: sqlite:///file or postgresql://…", show_default="DELTAMEM_DB"),
+]
+Archive = Annotated[
+    str | None,
+    typer.Option("--archive-db", help="The archive: sqlite:///file or …", show_default="DELTAMEM_ARCHIVE_DB"),
+]
+Index = Annotated[
+    Path | None, typer.Option(help="Directory of the vector index.", show_default="DELTAMEM_ARCHIVE_INDEX, or none")
+]
+Embeddings = Annotated[
+    str | None, typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS")
+]
+Space = Annotated[str, typer.Option("--namespace", "-n", help='Labels joined by "/", or a JSON list of labels.')]
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="Policy file, TOML or YAML; it may keep what it holds.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")]
+
+
+def forget(
+    namespace: Space,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Record or message; may be repeated.")] = None,
+    query: Annotated[str | None, typer.Option(help="What says this text, letter case aside.")] = None,
+    thread: Annotated[str | None, typer.Option(help="What was said in this thread.")] = None,
+    subject: Annotated[str | None, typer.Option(help="Records with the tag subject:NAME.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="The namespace, and all below it.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; for the audit log.")] = "asked on the command line",
+    secure: Annotated[bool, typer.Option(help="Write files anew, so that no byte is left, and search them.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
+    policy: PolicyFile = None,
+    db: Database = None,
+    archive_db: Archive = None,
+    index: Index = None,
+    embeddings: Embeddings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase what all of the options name from every tier; exit status 1 if something is left to do.
+
+    Working memories are replayed with the model of DELTAMEM_MODEL and DELTAMEM_ADAPTER, as `deltamem chat` calls it.
+    """
+    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
+        receipt = memory.forget(
+            ids=ids or None,
+            query=query,
+            thread=thread,
+            subject=subject,
+            namespace=memory.namespace if everything else None,
+            reason=reason,
+            actor="deltamem forget",
+            secure=secure,
+            dry_run=dry_run,
+        )
+    print_receipt(receipt, as_json=as_json)
+
+
+@contextlib.contextmanager
+def open_memory(
+    namespace: str,
+    db: str | None,
+    archive_db: str | None = None,
+    index: Path | None = None,
+    embeddings: str | None = None,
+    policy: Path | None = None,
+) -> "Iterator[HybridMemory]":
+    """Open the memory of a namespace with its checkpointer and model; what is None comes from the settings."""
+    from deltamem_agents.archive.store import MemoryStore
+    from deltamem_agents.chat_models import ChatDeltaMem
+    from deltamem_agents.checkpoint import open_checkpointer
+    from deltamem_agents.cli.archive import _labels
+    from deltamem_agents.hybrid import HybridMemory
+    from deltamem_agents.policy import load_policy
+    from deltamem_agents.settings import Settings
+
+    settings = Settings()
+    path = index or settings.archive_index
+    words = (embeddings or settings.archive_embeddings) if path else None
+    options = settings.model_dump(include={"model", "adapter", "window_tokens", "keep_tokens"}, exclude_none=True)
+    key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
+    with (
+        MemoryStore.from_url(archive_db or settings.archive_db, path, words) as store,
+        open_checkpointer(db or settings.db, aes_key=key) as saver,
+        HybridMemory(
+            store,
+            None if policy is None else load_policy(policy),
+            namespace=_labels(namespace),
+            checkpointer=saver,
+            model=ChatDeltaMem(**options),
+        ) as memory,
+    ):
+        yield memory
+
+
+def print_receipt(receipt: "ForgetReceipt", *, as_json: bool) -> None:
+    """Show a receipt; exit status 1 if something is left to do."""
+    if as_json:
+        print(receipt.to_json())
+    else:
+        _print_table(receipt)
+    if not (receipt.complete or receipt.dry_run):
+        raise typer.Exit(1)
+
+
+def _print_table(receipt: "ForgetReceipt") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("tier", "would go" if receipt.dry_run else "erased", "note", title="forget")
+    for name, tier in receipt.tiers.items():
+        table.add_row(name, str(tier.erased) if tier.reached else "not reached", tier.note)
+    console = Console()
+    console.print(table)
+    for held in receipt.held:
+        console.print(f"kept: {held.id} ({held.reason})", markup=False)
+    if receipt.scan is not None:
+        console.print(_scan_line(receipt.scan))
+    if not (receipt.complete or receipt.dry_run):
+        console.print("not complete: call again")
+
+
+def _scan_line(scan: Any) -> str:
+    return f"{scan.texts} texts looked for in {scan.files} files, {scan.bytes:,} bytes: {scan.hits} found"

@@ -1,0 +1,120 @@
+"""Declare `deltamem threads …`: list, fork, roll back, export and delete conversations."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deltamem_agents.cli.forget import Archive, AsJson, Database, Embeddings, Index, Space, open_memory, print_receipt
+
+__all__ = ["threads"]
+
+threads = typer.Typer(help="List, fork, roll back, export and delete threads.", no_args_is_help=True)
+
+Thread = Annotated[str, typer.Argument(help="Name of the thread.")]
+
+
+@threads.command("list")
+def list_all(db: Database = None, as_json: AsJson = False) -> None:
+    """List the threads, the one that was used last first."""
+    from dataclasses import asdict
+
+    from deltamem_agents.threads import list_threads
+
+    with _checkpointer(db) as saver:
+        rows = [asdict(one) for one in list_threads(saver)]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = ("thread", "updated", "messages", "absorbed", "checkpoint")
+    table = Table(*columns, title=f"{len(rows)} threads")
+    for row in rows:
+        table.add_row(*(Text(str(row[name])) for name in columns))
+    Console().print(table)
+
+
+@threads.command()
+def fork(
+    thread: Thread,
+    target: Annotated[str, typer.Argument(help="Name of the new thread.")],
+    checkpoint: Annotated[str | None, typer.Option(help="Where to fork; the newest if left out.")] = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a thread up to a checkpoint to a new thread, working memory included."""
+    from deltamem_agents.threads import fork_thread
+
+    with _checkpointer(db) as saver:
+        count = fork_thread(saver, thread, target, checkpoint=checkpoint)
+    print(
+        json.dumps({"thread": target, "checkpoints": count}) if as_json else f"{count} checkpoints copied to {target}"
+    )
+
+
+@threads.command()
+def rollback(
+    thread: Thread,
+    checkpoint: Annotated[str, typer.Argument(help="Id of the checkpoint; `threads export` lists them.")],
+    namespace: Space,
+    db: Database = None,
+    archive_db: Archive = None,
+    index: Index = None,
+    embeddings: Embeddings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a thread back to a checkpoint, and its records out of the archive that came after."""
+    with open_memory(namespace, db, archive_db, index, embeddings) as memory:
+        receipt = memory.rollback(thread, checkpoint)
+    print_receipt(receipt, as_json=as_json)
+
+
+@threads.command()
+def export(
+    thread: Thread,
+    file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
+    db: Database = None,
+) -> None:
+    """Write a thread's messages and checkpoints as JSON."""
+    from deltamem_agents.threads import export_thread
+
+    with _checkpointer(db) as saver:
+        text = json.dumps(export_thread(saver, thread), ensure_ascii=False, indent=2, default=str)
+    if file is None:
+        print(text)
+    else:
+        file.write_text(text + "\n", encoding="utf-8")
+
+
+@threads.command()
+def delete(
+    thread: Thread,
+    namespace: Space,
+    reason: Annotated[str, typer.Option(help="Why; for the audit log.")] = "deleted on the command line",
+    db: Database = None,
+    archive_db: Archive = None,
+    index: Index = None,
+    embeddings: Embeddings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a thread: its checkpoints, its working memory, and what the archive has of it."""
+    with open_memory(namespace, db, archive_db, index, embeddings) as memory:
+        receipt = memory.forget(thread=thread, reason=reason, actor="deltamem threads")
+    print_receipt(receipt, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _checkpointer(db: str | None) -> Iterator[Any]:
+    from deltamem_agents.checkpoint import open_checkpointer
+    from deltamem_agents.settings import Settings
+
+    settings = Settings()
+    key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
+    with open_checkpointer(db or settings.db, aes_key=key) as saver:
+        yield saver

@@ -1,0 +1,1 @@
+"""Erase from every tier, and prove it."""

@@ -1,0 +1,220 @@
+"""Erase what a plan names, tier by tier; every step can be done again, so a plan that was cut off is repeated."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from langchain_core.runnables import Runnable
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from deltamem_agents.archive.database import READ_ONLY, empty_log
+from deltamem_agents.archive.errors import ArchiveError
+from deltamem_agents.archive.outbox import known_index
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.tables import items, metadata, records
+from deltamem_agents.forgetting.fingerprints import blocks_of, found_in
+from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread
+from deltamem_agents.forgetting.plan import Plan, drop_plans, store_plan
+from deltamem_agents.forgetting.receipt import ForgetReceipt, Scan, Tier, TierName
+from deltamem_agents.forgetting.record import erase_record
+from deltamem_agents.forgetting.replay import Absorb
+from deltamem_agents.forgetting.replaying import absorber, clear_prefix_caches
+from deltamem_agents.forgetting.rows import CheckpointRows
+
+__all__ = ["Execution", "receipt_of"]
+
+_THREADS: Final[set[TierName]] = {"checkpoints", "working_memory"}
+
+
+def receipt_of(plan: Plan, tiers: dict[TierName, Tier], **fields: Any) -> ForgetReceipt:
+    """Return a plan's receipt."""
+    return ForgetReceipt(
+        namespace=plan.owner,
+        reason=plan.reason,
+        secure=plan.secure,
+        threads=plan.threads,
+        tiers=tiers,
+        digests=tuple(dict.fromkeys(one.digest for one in plan.erased)),
+        held=plan.held,
+        **fields,
+    )
+
+
+@dataclass
+class Execution:
+    """Carry out one plan. earlier: plans that it has taken over, to be crossed out with it."""
+
+    store: MemoryStore
+    rows: CheckpointRows | None
+    model: Runnable[Any, Any] | None
+    plan: Plan
+    earlier: list[Plan]
+
+    def run(self) -> ForgetReceipt:
+        """Erase, scan, and return the receipt; raises what a database raises, and then a second call goes on."""
+        engine = self.store.engine
+        with engine.begin() as connection:
+            drop_plans(connection, self.earlier)
+            store_plan(connection, self.plan)
+        tiers = self.erase_checkpoints()
+        self.plan = self.erase_rows(engine)
+        tiers |= {
+            "record": Tier(erased=len(self.plan.records) + len(self.plan.detached)),
+            "items": Tier(erased=len(self.plan.items)),
+            "index": self.erase_vectors(engine),
+            "bytes": self.overwrite(engine),
+            "prefix_caches": Tier(erased=clear_prefix_caches(self.model)),
+        }
+        scan = self.scan(engine) if self.plan.secure else None
+        given = [tier for name, tier in tiers.items() if self.rows is not None or name not in _THREADS]
+        complete = all(tier.reached for tier in given) and (scan is None or not scan.hits)
+        if complete:
+            self.finish(engine)
+        return receipt_of(
+            self.plan, tiers, complete=complete, resumed=bool(self.earlier), scan=scan, audit=self.plan.audit
+        )
+
+    def erase_checkpoints(self) -> dict[TierName, Tier]:
+        """Take the messages out of every checkpoint, and the working memories back to before them and on again."""
+        if self.rows is None:
+            note = "no checkpointer was given: messages of threads and their working memories are as they were"
+            untouched = Tier(reached=not any(one.thread for one in self.plan.erased), note=note)
+            return {"checkpoints": untouched, "working_memory": untouched}
+        absorb: Absorb | None = None if self.model is None else absorber(self.model)
+        for thread in self.plan.whole:
+            self.rows.remove(thread)
+        reports = [erase_from_thread(self.rows, t, frozenset(gone), absorb) for t, gone in self.plan.messages.items()]
+        rewritten = sum(report.checkpoints for report in reports)
+        note = f"{len(self.plan.whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
+        erased = sum(map(len, self.plan.messages.values()))
+        return {"checkpoints": Tier(erased=erased, note=note), "working_memory": _memory_tier(reports)}
+
+    def erase_rows(self, engine: Engine) -> Plan:
+        """Erase records, items and their postings, and write the audit entries, in one transaction."""
+        if self.plan.audit is not None:
+            return self.plan
+        with engine.begin() as connection:
+            plan = erase_record(connection, self.plan)
+            store_plan(connection, plan)
+        return plan
+
+    def erase_vectors(self, engine: Engine) -> Tier:
+        """Make the vector index anew in another directory, or without `secure` only take the vectors out."""
+        vectors = self.store.vectors
+        vectors.wake()
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            known = known_index(connection)
+        if vectors.path is None:
+            note = "the record has a vector index, and its directory was not given" if known else "there is none"
+            return Tier(reached=known is None, note=note)
+        gone = len(self.plan.records)
+        if not gone and not self.plan.items:
+            return Tier(note="nothing of it was in the index")
+        try:
+            if self.plan.secure:
+                kept = self.store.rebuild()
+                return Tier(erased=gone, note=f"made anew with {kept} vectors")
+            self.store.flush()
+        except ArchiveError as error:
+            return Tier(reached=False, note=str(error))
+        return Tier(erased=gone, note="taken out; the bytes stay until the index is made anew")
+
+    def overwrite(self, engine: Engine) -> Tier:
+        """Let no file keep the bytes of what was erased."""
+        if not self.plan.secure or self.plan.empty:
+            return Tier(note="nothing was erased" if self.plan.empty else "not asked for")
+        faults = [_overwrite_archive(engine), None if self.rows is None else self.rows.overwrite()]
+        said = "; ".join(fault for fault in faults if fault)
+        return Tier(reached=not said, note=said or "databases written anew, logs emptied")
+
+    def scan(self, engine: Engine) -> Scan:
+        """Read every file of the databases and the index, and look for what was erased."""
+        needles = self.plan.fingerprints()
+        files = [*_archive_files(engine), *([] if self.rows is None else self.rows.files())]
+        index = self.store.vectors.path
+        files += [] if index is None else [file for file in sorted(index.rglob("*")) if file.is_file()]
+        where = {file: found_in(blocks_of(file), needles) for file in files}
+        found: set[int] = set().union(*where.values())
+        still = [needle for needle in needles if needle.text in found]
+        kept = found_in(self._kept(engine), still) if still else set()
+        unread = ["the files of the archive's Postgres server"] if engine.dialect.name == "postgresql" else []
+        unread += (
+            ["the files of the checkpoints' Postgres server"] if self.rows and self.rows.place == "postgres" else []
+        )
+        return Scan(
+            files=len(files),
+            bytes=sum(file.stat().st_size for file in files),
+            texts=self.plan.texts - self.plan.short,
+            hits=sum(len(texts - kept) for texts in where.values()),
+            kept=len(kept),
+            short=self.plan.short,
+            found_in=tuple(str(file) for file, texts in where.items() if texts - kept),
+            unread=tuple(unread),
+        )
+
+    def _kept(self, engine: Engine) -> Iterator[bytes]:
+        """Yield what is kept and may say the same as what was erased."""
+        with engine.connect().execution_options(**READ_ONLY) as connection:
+            for column in (records.c.text, items.c.value):
+                for value in connection.execute(select(column)).scalars():
+                    yield value.encode()
+        if self.rows is not None:
+            yield from self.rows.blobs()
+
+    def finish(self, engine: Engine) -> None:
+        """Cross the plan out."""
+        with engine.begin() as connection:
+            drop_plans(connection, [self.plan])
+        empty_log(engine)
+
+
+def _memory_tier(reports: list[ThreadReport]) -> Tier:
+    changed = [report for report in reports if report.memory != "untouched"]
+    rewound = [report for report in changed if report.memory == "rewound"]
+    notes = []
+    if rewound:
+        notes.append(
+            f"{len(rewound)} taken back to before the message, since no model was given; what came after is absorbed "
+            "again by the next turn"
+        )
+    if any(report.exact is False for report in reports):
+        notes.append(
+            "replaying a call as it was gave another memory than it had given: the model was not called as the agent "
+            "calls it (system prompt, tools, window_tokens); nothing of the message is in the new memory all the same"
+        )
+    return Tier(erased=len(changed), note="; ".join(notes))
+
+
+def _overwrite_archive(engine: Engine) -> str | None:
+    """Write the archive's tables anew; return why that is impossible, None if it is done."""
+    try:
+        if engine.dialect.name == "sqlite":
+            _vacuum_sqlite(engine)
+        else:
+            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                for table in metadata.sorted_tables:
+                    connection.execute(text(f"VACUUM (FULL) {table.name}"))
+    except (SQLAlchemyError, OSError) as error:
+        return f"the archive could not be written anew ({error}); call again when nobody uses it"
+    return None
+
+
+def _vacuum_sqlite(engine: Engine) -> None:
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("VACUUM")
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        busy = cursor.fetchone()[0]
+        cursor.close()
+    finally:
+        connection.close()
+    if busy:
+        raise OSError("another connection reads its log")
+
+
+def _archive_files(engine: Engine) -> list[Path]:
+    name = engine.url.database if engine.dialect.name == "sqlite" else None
+    return [path for end in ("", "-wal", "-shm") if name and (path := Path(name + end)).is_file()]

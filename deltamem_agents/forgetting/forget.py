@@ -1,0 +1,57 @@
+"""Forget: ask the policies, write down what goes, erase it from every tier, and return the receipt."""
+
+from typing import Any
+
+from langchain_core.runnables import Runnable
+from langgraph.checkpoint.base import BaseCheckpointSaver
+
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.forgetting.execution import Execution, receipt_of
+from deltamem_agents.forgetting.plan import Plan, merged, pending_plans
+from deltamem_agents.forgetting.planning import make_plan
+from deltamem_agents.forgetting.receipt import ForgetReceipt, Tier, TierName
+from deltamem_agents.forgetting.savers import rows_of
+from deltamem_agents.forgetting.selection import Wanted
+from deltamem_agents.policy import PolicyChain
+from deltamem_agents.tracing import observed
+
+__all__ = ["forget"]
+
+
+def forget(
+    store: MemoryStore,
+    policy: PolicyChain,
+    wanted: Wanted,
+    *,
+    reason: str,
+    actor: str = "user",
+    checkpointer: BaseCheckpointSaver[Any] | None = None,
+    model: Runnable[Any, Any] | None = None,
+    secure: bool = True,
+    dry_run: bool = False,
+) -> ForgetReceipt:
+    """Erase what is wanted, as far as the policies let it go; `HybridMemory.forget` describes the rest.
+
+    A call that was cut off is finished by the next one of the same namespace, whatever that asks for.
+    """
+    rows = None if checkpointer is None else rows_of(checkpointer)
+    plan = make_plan(store.engine, rows, policy, wanted, reason=reason, actor=actor, secure=secure)
+    if dry_run:
+        return receipt_of(plan, _preview(plan), dry_run=True)
+    with store.engine.connect().execution_options(**READ_ONLY) as connection:
+        earlier = pending_plans(connection, wanted.owner)
+    plan = merged(plan, earlier)
+    with observed("forget") as forgetting:
+        receipt = Execution(store, rows, model, plan, earlier).run()
+        forgetting.count(versions=len(plan.records), messages=sum(map(len, plan.messages.values())))
+    return receipt
+
+
+def _preview(plan: Plan) -> dict[TierName, Tier]:
+    """Count what would go."""
+    return {
+        "checkpoints": Tier(erased=sum(map(len, plan.messages.values())), note=f"{len(plan.whole)} whole threads"),
+        "record": Tier(erased=len(plan.records) + len(plan.detached)),
+        "items": Tier(erased=len(plan.items)),
+    }

@@ -1,0 +1,154 @@
+"""Take messages out of every checkpoint of a thread, and out of the working memories that have absorbed them."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+
+from backbone import DeltaMemError
+from deltamem_agents.forgetting.replay import (
+    Absorb,
+    Item,
+    Outcome,
+    Replay,
+    items_of,
+    memory_channels,
+    message_channel,
+)
+from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored, Write
+from deltamem_agents.forgetting.scrub import Scrubber
+
+__all__ = ["ThreadReport", "erase_from_thread", "thread_messages", "whole_units"]
+
+_ATTEMPTS = 5
+How = Literal["untouched", "replayed", "rewound"]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadReport:
+    """Say what was done to a thread.
+
+    memory: untouched (it had absorbed nothing that went, nor anything after it), replayed, or taken back to before.
+    exact: whether a replay of the thread as it was gave what it had given; None if that was not tried.
+    """
+
+    checkpoints: int
+    memory: How
+    exact: bool | None
+
+
+def thread_messages(rows: CheckpointRows, thread: str) -> dict[str, BaseMessage]:
+    """Return every message that a checkpoint of the thread holds, by id, in the order of their coming."""
+    known: dict[bytes, Item] = {}
+    found: dict[str, BaseMessage] = {}
+    for stored in _spaces(rows.load(thread)):
+        channel = message_channel(stored)
+        for one in stored:
+            found |= {item.id: item.message for item in items_of(rows, one.values.get(channel), known)}
+    return found
+
+
+def whole_units(messages: dict[str, BaseMessage], chosen: Collection[str]) -> set[str]:
+    """Return these messages with the tool calls or results that make no sense without them."""
+    callers = {
+        call["id"]: name for name, message in messages.items() if isinstance(message, AIMessage)
+        for call in message.tool_calls
+    }  # fmt: skip
+    unit = {
+        name: callers.get(message.tool_call_id, name) if isinstance(message, ToolMessage) else name
+        for name, message in messages.items()
+    }
+    units = {unit[name] for name in chosen if name in unit}
+    return {name for name in unit if unit[name] in units}
+
+
+def erase_from_thread(rows: CheckpointRows, thread: str, gone: Collection[str], absorb: Absorb | None) -> ThreadReport:
+    """Rewrite a thread's checkpoints as if these messages had never been there, all or none.
+
+    Raises DeltaMemError if the thread goes on all the while.
+    """
+    for _ in range(_ATTEMPTS):
+        seen = rows.load(thread)
+        changes: dict[tuple[str, str], Change] = {}
+        reports = []
+        for stored in _spaces(seen):
+            changed, report = _erased(rows, stored, gone, absorb)
+            changes |= changed
+            reports.append(report)
+        try:
+            if changes:
+                rows.save(thread, seen, changes)
+        except Moved:
+            continue
+        return _together(len(changes), reports)
+    raise DeltaMemError(f"thread {thread!r} goes on while it is to forget; stop its agent, and forget again")
+
+
+def _together(count: int, reports: Sequence[Replay | None]) -> ThreadReport:
+    done = [replay for replay in reports if replay is not None]
+    if not done:
+        return ThreadReport(count, "untouched", None)
+    checked = [replay.exact for replay in done if replay.exact is not None]
+    return ThreadReport(count, "replayed" if done[0].replays else "rewound", all(checked) if checked else None)
+
+
+def _spaces(stored: Sequence[Stored]) -> list[list[Stored]]:
+    """Return the checkpoints of each graph and subgraph of the thread."""
+    return [list(found) for _, found in groupby(stored, key=lambda one: one.space)]
+
+
+def _erased(
+    rows: CheckpointRows, stored: Sequence[Stored], gone: Collection[str], absorb: Absorb | None
+) -> tuple[dict[tuple[str, str], Change], Replay | None]:
+    """Return the changes to one graph's checkpoints, and the replay if the memory is another one now."""
+    known: dict[bytes, Item] = {}
+    channel = message_channel(stored)
+    transcripts = [items_of(rows, one.values.get(channel), known) for one in stored]
+    texts = {item.message.text for item in known.values() if item.id in gone} - {""}
+    memory = next(iter(memory_channels(stored)), None)
+    replay = Replay(gone, absorb, memory)
+    outcomes = replay.run(stored, transcripts)
+    scrub = Scrubber(frozenset(gone), texts, replay.carried)
+    rewriter = _Rewriter(replay, scrub, channel, memory)
+    changes = {(one.space, one.id): rewriter.change(one, outcomes[one.id]) for one in stored}
+    moved = any(
+        outcomes[one.id].memory != replay.memory(one, items) for one, items in zip(stored, transcripts, strict=True)
+    )
+    kept = {address: change for address, change in changes.items() if change.values or change.writes}
+    return kept, replay if moved else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewriter:
+    """Say what of a checkpoint is another value now."""
+
+    replay: Replay
+    scrub: Scrubber
+    messages: str
+    memory: str | None
+
+    def change(self, one: Stored, outcome: Outcome) -> Change:
+        values = {name: self._value(name, value, outcome) for name, value in one.values.items()}
+        if self.memory is not None and self.memory not in values and outcome.memory is not None:
+            values[self.memory] = outcome.memory
+        writes = {write.key: self._write(one, write, outcome) for write in one.writes}
+        old = {write.key: write.value for write in one.writes}
+        return Change(
+            {name: value for name, value in values.items() if value != one.values.get(name, DROPPED)},
+            {key: value for key, value in writes.items() if value != old[key]},
+        )
+
+    def _value(self, name: str, value: Any, outcome: Outcome) -> Any:
+        if name == self.memory:
+            return DROPPED if outcome.memory is None else outcome.memory
+        if name == self.messages and outcome.touched and self.replay.trims:
+            return self.scrub([item.stored for item in outcome.items])
+        return self.scrub(value)
+
+    def _write(self, one: Stored, write: Write, outcome: Outcome) -> Any:
+        if write.channel != self.memory or not outcome.touched:
+            return self.scrub(write.value)
+        memory = self.replay.after_call(one, outcome)
+        return DROPPED if memory is None else memory

@@ -1,0 +1,113 @@
+"""Hold what is to be erased, without its text, from before the first step until after the last."""
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Connection, select
+
+from deltamem_agents.archive.tables import settings
+from deltamem_agents.forgetting.fingerprints import Needle
+from deltamem_agents.forgetting.receipt import AuditReference, Held
+
+__all__ = ["Erased", "Plan", "drop_plans", "merged", "pending_plans", "store_plan"]
+
+_PREFIX = "forget-"
+
+
+class Erased(BaseModel):
+    """Name one record or message that goes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    record: str | None = None
+    thread: str | None = None
+    policy: str = ""
+    version: str = ""
+    reason: str = ""
+
+
+class Plan(BaseModel):
+    """Name what goes.
+
+    owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
+    has said the same, and the thread that has not. messages: ids by thread. whole: threads that go as a whole.
+    needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
+    is erased.
+    """
+
+    name: str = Field(default_factory=lambda: _PREFIX + uuid.uuid4().hex[:24])
+    owner: tuple[str, ...]
+    reason: str
+    actor: str
+    secure: bool
+    records: tuple[str, ...] = ()
+    detached: tuple[tuple[str, str], ...] = ()
+    items: tuple[str, ...] = ()
+    messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    whole: tuple[str, ...] = ()
+    erased: tuple[Erased, ...] = ()
+    held: tuple[Held, ...] = ()
+    needles: tuple[tuple[int, int, int, int], ...] = ()
+    texts: int = 0
+    short: int = 0
+    audit: AuditReference | None = None
+
+    @property
+    def threads(self) -> tuple[str, ...]:
+        """Return the threads whose checkpoints change or go."""
+        return tuple(sorted({*self.messages, *self.whole}))
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether there is nothing to erase."""
+        return not (self.records or self.detached or self.items or self.messages or self.whole)
+
+    def fingerprints(self) -> list[Needle]:
+        """Return the needles."""
+        return [Needle(*needle) for needle in self.needles]
+
+
+def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
+    """Return a plan that also does what earlier ones have left undone."""
+    for old in earlier:
+        known = {needle[1:] for needle in plan.needles}
+        fresh = {needle[0] for needle in old.needles if needle[1:] not in known}
+        moved = tuple((text + plan.texts, *rest) for text, *rest in old.needles if text in fresh)
+        together: dict[str, Any] = {
+            name: tuple(dict.fromkeys((*getattr(old, name), *getattr(plan, name))))
+            for name in ("records", "detached", "items", "whole", "erased", "held")
+        }
+        threads = {*old.messages, *plan.messages}
+        together["messages"] = {
+            t: tuple(dict.fromkeys((*old.messages.get(t, ()), *plan.messages.get(t, ())))) for t in sorted(threads)
+        }
+        together |= {
+            "needles": (*plan.needles, *moved),
+            "texts": plan.texts + len(fresh),
+            "short": plan.short + old.short,
+        }
+        # Nothing of the new plan is erased yet, so the record has to be looked at again.
+        together["audit"] = old.audit if plan.empty else None
+        plan = plan.model_copy(update=together)
+    return plan
+
+
+def pending_plans(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
+    """Return the plans of a namespace that were begun and not finished."""
+    found = connection.execute(select(settings.c.value).where(settings.c.name.startswith(_PREFIX))).scalars()
+    plans = [Plan.model_validate_json(value) for value in found]
+    return [plan for plan in plans if plan.owner == owner]
+
+
+def store_plan(connection: Connection, plan: Plan) -> None:
+    """Write a plan down, or what has become of it."""
+    connection.execute(settings.delete().where(settings.c.name == plan.name))
+    connection.execute(settings.insert().values(name=plan.name, value=plan.model_dump_json()))
+
+
+def drop_plans(connection: Connection, plans: Sequence[Plan]) -> None:
+    """Cross plans out."""
+    connection.execute(settings.delete().where(settings.c.name.in_([plan.name for plan in plans])))

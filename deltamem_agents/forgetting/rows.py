@@ -1,0 +1,85 @@
+"""See the checkpoints of a thread as plain data, whichever of LangGraph's savers keeps them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from langchain_core.messages import BaseMessage
+
+from deltamem_agents.forgetting.packed import Extension
+
+__all__ = ["DROPPED", "Change", "CheckpointRows", "Moved", "Stored", "Write"]
+
+DROPPED: Final = object()
+"""Stands for a value that is to be removed."""
+
+
+class Moved(Exception):  # noqa: N818 - no error: the caller begins again
+    """Say that a thread went on while it was being looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Hold what a task wrote after a checkpoint; key: where the saver keeps it."""
+
+    key: tuple[Any, ...]
+    channel: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Hold one checkpoint. source: what made it (input, loop, update, fork). versions: of its channels."""
+
+    space: str
+    id: str
+    parent: str | None
+    source: str
+    values: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    writes: Sequence[Write] = ()
+    body: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Hold what a checkpoint and the writes after it are to hold from now on; DROPPED removes a value or a write."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    writes: Mapping[tuple[Any, ...], Any] = field(default_factory=dict)
+
+
+class CheckpointRows(Protocol):
+    """Read and rewrite the rows of a saver."""
+
+    @property
+    def place(self) -> str:
+        """Name the kind of database."""
+
+    def threads(self) -> list[str]:
+        """Return the threads that have checkpoints."""
+
+    def load(self, thread: str) -> list[Stored]:
+        """Return a thread's checkpoints, the oldest of each graph first."""
+
+    def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:
+        """Change checkpoints, named by space and id, all or none; raises Moved if the thread is not as it was seen."""
+
+    def remove(self, thread: str, checkpoints: Sequence[tuple[str, str]] | None = None) -> int:
+        """Remove these checkpoints of a thread, or the whole thread; return how many went."""
+
+    def copy(self, thread: str, target: str, checkpoints: Sequence[tuple[str, str]]) -> None:
+        """Copy these checkpoints to another thread, with what tasks wrote after all but the last."""
+
+    def overwrite(self) -> str | None:
+        """Let no file keep the bytes of what was removed; return why that is impossible, None if it is done."""
+
+    def files(self) -> list[Path]:
+        """Return the files of the database, as far as they are on this machine."""
+
+    def blobs(self) -> list[bytes]:
+        """Return the bytes of every stored value."""
+
+    def message(self, extension: Extension) -> BaseMessage:
+        """Make the message that an extension holds."""

@@ -1,0 +1,171 @@
+"""Find what is to be forgotten: records, and messages that only checkpoints hold."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from langchain_core.messages import BaseMessage
+from sqlalchemy import Connection, or_, select
+
+from backbone import ConfigError
+from deltamem_agents.archive.records import Namespace, Record, namespace_key
+from deltamem_agents.archive.tables import items, messages, records, spaces
+from deltamem_agents.archive.writes import whole_records
+
+__all__ = ["SUBJECT", "Found", "Target", "Wanted", "find_items", "find_records", "known_threads"]
+
+_MOST = 5_000  # SQLite takes 32,766 parameters in a statement
+SUBJECT = "subject:"
+"""What the tags begin with that say whom a record is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Say what is to be forgotten; what is None asks for nothing, and all that is asked for must be true.
+
+    ids: of records or messages. query: text that occurs, letter case aside. thread: what was said there. subject: whom
+    records are about, by their tag subject:NAME. namespace: the namespace and those below it; None is the owner's own.
+    Raises ConfigError if nothing is asked for, or if the namespace is not the owner's or one below it.
+    """
+
+    owner: Namespace
+    ids: frozenset[str] | None = None
+    query: str | None = None
+    thread: str | None = None
+    namespace: Namespace | None = None
+    subject: str | None = None
+
+    def __post_init__(self) -> None:
+        if all(value is None for value in (self.ids, self.query, self.thread, self.namespace, self.subject)):
+            raise ConfigError("say what to forget: ids, query, thread, namespace or subject")
+        empty = [name for name in ("query", "thread", "subject") if getattr(self, name) == ""]
+        if empty:
+            raise ConfigError(f"{empty[0]} is empty, which would mean everything; leave it out, or give a text")
+        if self.namespace is not None and self.namespace[: len(self.owner)] != self.owner:
+            raise ConfigError(f"a memory of {self.owner!r} forgets there and below, got {self.namespace!r}")
+
+    @property
+    def everything(self) -> bool:
+        """Tell whether whole threads are asked for, not some of their messages."""
+        return self.ids is None and self.query is None and self.subject is None
+
+    def says(self, text: str) -> bool:
+        """Tell whether a text has what is looked for."""
+        return self.query is None or self.query.casefold() in text.casefold()
+
+    def wants(self, name: str, message: BaseMessage) -> bool:
+        """Tell whether a message that is not in the record is asked for."""
+        return self.subject is None and (self.ids is None or name in self.ids) and self.says(message.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Show a policy what is to be erased. places: the messages it is, as (thread, id)."""
+
+    id: str
+    text: str
+    source: str
+    trust: int
+    tags: Sequence[str] = ()
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    namespace: Namespace = ()
+    places: tuple[tuple[str, str], ...] = ()
+    archived: bool = False
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hold the records that are asked for, and the threads in which they were said."""
+
+    targets: tuple[Target, ...]
+    threads: frozenset[str]
+
+
+def scope(connection: Connection, wanted: Wanted) -> list[str]:
+    """Return the keys of the namespaces that are meant."""
+    if wanted.namespace is None:
+        return [namespace_key(wanted.owner)]
+    keys = connection.execute(select(spaces.c.namespace).distinct()).scalars()
+    depth = len(wanted.namespace)
+    return [key for key in keys if tuple(json.loads(key))[:depth] == wanted.namespace]
+
+
+def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set[str]]:
+    """Return the threads that the namespaces know, and those of them that no other namespace knows."""
+    keys = scope(connection, wanted)
+    named = messages.c.namespace.in_(keys)
+    mine = set(connection.execute(select(messages.c.thread).where(named).distinct()).scalars())
+    others = set(connection.execute(select(messages.c.thread).where(~named).distinct()).scalars())
+    return mine, mine - others
+
+
+def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
+    """Return the records that are asked for, each with its other versions."""
+    keys = scope(connection, wanted)
+    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row in connection.execute(select(messages).where(messages.c.namespace.in_(keys))):
+        places[row.record].append((row.thread, row.message_id))
+    chosen = select(records).where(records.c.namespace.in_(keys))
+    names: frozenset[str] | None = None
+    if wanted.ids is not None:
+        named = {record for record, said in places.items() if wanted.ids & {_base(name) for _, name in said}}
+        names = wanted.ids | named
+        chosen = chosen.where(records.c.id.in_(names)) if len(names) <= _MOST else chosen
+    found: dict[str, Record] = {}
+    for row in connection.execute(chosen).mappings():
+        record = Record.from_row(row)
+        if (names is None or record.id in names) and _is_wanted(record, places[record.id], wanted):
+            found[record.id] = record
+    for record in [one for one in found.values() if one.supersedes or one.superseded_by]:
+        others = whole_records(connection, namespace_key(record.namespace), [record.id]) - found.keys()
+        rows = connection.execute(select(records).where(records.c.id.in_(others))).mappings()
+        found |= {row["id"]: Record.from_row(row) for row in rows}
+    return [_target(record, places[record.id], wanted.thread) for record in found.values()]
+
+
+def find_items(connection: Connection, wanted: Wanted) -> list[str]:
+    """Return the ids of a store's items that go with a whole namespace."""
+    if wanted.namespace is None or not wanted.everything or wanted.thread is not None:
+        return []
+    keys = scope(connection, wanted)
+    return list(connection.execute(select(items.c.id).where(items.c.namespace.in_(keys))).scalars())
+
+
+def item_texts(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """Return what items hold, to be looked for afterwards."""
+    values = connection.execute(select(items.c.texts).where(or_(items.c.id.in_(ids)))).scalars()
+    return [text for value in values for text in json.loads(value)]
+
+
+def _is_wanted(record: Record, places: Sequence[tuple[str, str]], wanted: Wanted) -> bool:
+    threads = {record.thread, *(thread for thread, _ in places)}
+    return (
+        wanted.says(record.text)
+        and (wanted.thread is None or wanted.thread in threads)
+        and (wanted.subject is None or SUBJECT + wanted.subject in record.tags)
+    )
+
+
+def _target(record: Record, places: Sequence[tuple[str, str]], thread: str | None) -> Target:
+    """Describe a record; one that other threads have said too is only detached from the thread that is asked for."""
+    mine = tuple((said, _base(name)) for said, name in places if thread in {None, said})
+    return Target(
+        record.id,
+        record.text,
+        record.source,
+        int(record.trust),
+        record.tags,
+        record.created,
+        record.namespace,
+        mine,
+        archived=True,
+        detached=len(mine) < len(places),
+    )
+
+
+def _base(message_id: str) -> str:
+    """Return the id of the message itself: one that was edited has records under id#hash as well."""
+    return message_id.partition("#")[0]

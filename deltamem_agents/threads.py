@@ -1,0 +1,126 @@
+"""List, fork, export, roll back and delete the threads of a checkpointer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from langchain_core.messages import BaseMessage, messages_to_dict
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+
+from backbone import ConfigError
+from deltamem_agents.forgetting.histories import thread_messages
+from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Stored
+from deltamem_agents.forgetting.savers import rows_of
+from deltamem_agents.memory_cell import memory_from
+
+__all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "roll_checkpoints_back"]
+
+Saver = BaseCheckpointSaver[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    """Describe a thread as it is now. updated: when its newest checkpoint was made, ISO 8601.
+
+    messages: in its state. absorbed: over its whole life, 0 without a working memory.
+    """
+
+    thread: str
+    checkpoint: str
+    updated: str
+    messages: int
+    absorbed: int
+
+
+def list_threads(saver: Saver) -> list[ThreadSummary]:
+    """Return the threads that have checkpoints, the one that was used last first."""
+    heads = [(thread, _head(saver, thread)) for thread in rows_of(saver).threads()]
+    found = [_summary(thread, head) for thread, head in heads if head is not None]
+    return sorted(found, key=lambda one: one.updated, reverse=True)
+
+
+def fork_thread(saver: Saver, thread: str, target: str, *, checkpoint: str | None = None) -> int:
+    """Copy a thread up to a checkpoint, the newest if none is named, to a new thread; return how many were copied.
+
+    The copy begins without what tasks had begun to write after that checkpoint, and without the checkpoints that
+    subgraphs keep of their own. Raises ConfigError for an unknown thread or checkpoint, and for a target that exists.
+    """
+    rows = rows_of(saver)
+    if target in rows.threads():
+        raise ConfigError(f"there is a thread {target!r} already; name another one to fork to")
+    line = _line(rows, thread, checkpoint)
+    rows.copy(thread, target, [(one.space, one.id) for one in line])
+    return len(line)
+
+
+def export_thread(saver: Saver, thread: str) -> dict[str, Any]:
+    """Return a thread as plain data: its messages, its working memory as counts, and its checkpoints.
+
+    Raises ConfigError for an unknown thread.
+    """
+    rows = rows_of(saver)
+    line = _line(rows, thread, None)
+    head = _head(saver, thread)
+    values = {} if head is None else head.checkpoint["channel_values"]
+    memory = memory_from(values)
+    messages: list[BaseMessage] = list(thread_messages(rows, thread).values())
+    return {
+        "thread": thread,
+        "messages": messages_to_dict(messages),
+        "in_state": [message.id for message in values.get("messages", ())],
+        "working_memory": None
+        if memory is None
+        else {"fingerprint": memory.fingerprint, "messages": memory.messages, "tokens": memory.tokens},
+        "checkpoints": [{"id": one.id, "parent": one.parent, "source": one.source} for one in line],
+    }
+
+
+def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> tuple[datetime, set[str]]:
+    """Remove what is newer than a checkpoint; return when that was made, and the messages that are left in the thread.
+
+    What tasks had written after it goes as well, so that the thread waits where it was then. Raises ConfigError for an
+    unknown thread or checkpoint.
+    """
+    rows = rows_of(saver)
+    last = _line(rows, thread, checkpoint)[-1]
+    stored = rows.load(thread)
+    newer = [(one.space, one.id) for one in stored if one.id > last.id]
+    if newer:
+        rows.remove(thread, newer)
+    left = [one for one in stored if one.id <= last.id]
+    writes = {write.key: DROPPED for write in last.writes}
+    if writes:
+        rows.save(thread, left, {(last.space, last.id): Change(writes=writes)})
+    found = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": last.id}})
+    if found is None:
+        raise ConfigError(f"checkpoint {checkpoint!r} of thread {thread!r} is gone; somebody else uses the thread")
+    return datetime.fromisoformat(found.checkpoint["ts"]), set(thread_messages(rows, thread))
+
+
+def _line(rows: CheckpointRows, thread: str, checkpoint: str | None) -> Sequence[Stored]:
+    """Return a checkpoint with all before it, the oldest first."""
+    stored = {one.id: one for one in rows.load(thread) if not one.space}
+    if not stored:
+        raise ConfigError(f"there is no thread {thread!r}; see `deltamem threads list`")
+    name: str | None = max(stored) if checkpoint is None else checkpoint
+    if name not in stored:
+        raise ConfigError(f"thread {thread!r} has no checkpoint {name!r}; see `deltamem threads export`")
+    line = []
+    while name in stored:
+        line.append(stored[name])
+        name = stored[name].parent
+    return line[::-1]
+
+
+def _head(saver: Saver, thread: str) -> CheckpointTuple | None:
+    return saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
+
+
+def _summary(thread: str, head: CheckpointTuple) -> ThreadSummary:
+    values = head.checkpoint["channel_values"]
+    memory = memory_from(values)
+    absorbed = 0 if memory is None else memory.messages
+    return ThreadSummary(
+        thread, head.checkpoint["id"], head.checkpoint["ts"], len(values.get("messages", ())), absorbed
+    )

@@ -1,0 +1,63 @@
+"""Threads whose replies are written beforehand: what one holds can be compared with what another one does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+from deltamem_agents import ChatDeltaMem, DeltaMemMessagesState, use_memory
+from deltamem_agents.middleware import _removals
+
+Turn = tuple[str, str]
+SCRIPT: list[Turn] = [
+    (
+        f"in turn {number} my name is hello{number} and the tool of number {number} is yes in the result",
+        f"yes the name of turn {number} is in the result of the tool {number}",
+    )
+    for number in range(9)
+]
+
+
+def scripted(model: ChatDeltaMem, replies: dict[str, AIMessage], saver: Any, *, trim: bool = False) -> Any:
+    """Compile a graph whose node makes the model's turn, and then says what the script says."""
+
+    def node(state: dict[str, Any]) -> dict[str, Any]:
+        messages = state["messages"]
+        with use_memory(state.get("delta_mem")) as cell:
+            made = model.invoke(messages)
+        reply = replies[messages[-1].id].model_copy(update={"response_metadata": made.response_metadata})
+        removed = _removals(messages, cell.out) if trim and cell.out is not None else []
+        return {"messages": [*removed, reply], **cell.update()}
+
+    builder = StateGraph(DeltaMemMessagesState, input_schema=MessagesState, output_schema=MessagesState)
+    builder.add_node("model", node)
+    builder.add_edge(START, "model")
+    return builder.compile(checkpointer=saver)
+
+
+def carrying(model: ChatDeltaMem, replies: dict[str, AIMessage], saver: Any) -> Any:
+    """Compile a graph whose replies carry the memory."""
+
+    def node(state: MessagesState) -> dict[str, Any]:
+        messages: Sequence[BaseMessage] = state["messages"]
+        made = model.invoke(messages)
+        return {
+            "messages": [
+                replies[messages[-1].id or ""].model_copy(update={"response_metadata": made.response_metadata})
+            ]
+        }
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", node)
+    builder.add_edge(START, "model")
+    return builder.compile(checkpointer=saver)
+
+
+def talk(graph: Any, replies: dict[str, AIMessage], thread: str, turns: Sequence[int]) -> None:
+    """Say these turns of the script in a thread."""
+    for number in turns:
+        said, answered = SCRIPT[number]
+        replies[f"u{number}"] = AIMessage(answered, id=f"a{number}")
+        config = {"configurable": {"thread_id": thread}}
+        graph.invoke({"messages": [HumanMessage(said, id=f"u{number}")]}, config)

@@ -1,0 +1,260 @@
+"""What is forgotten is in no tier and in no byte; what is not stays as it was."""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate
+
+from backbone import ConfigError
+from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from, open_checkpointer
+from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.forgetting.receipt import Tier
+from deltamem_agents.policy import LegalHold
+from tests.deltamem_agents.forgetting.conftest import SCRIPT, scripted, talk
+
+Make = Callable[..., ChatDeltaMem]
+SPACE = ("acme", "ann")
+SMALL = {"window_tokens": 200, "keep_tokens": 70, "max_tokens": 1}
+
+
+class Setting:
+    """A store, a checkpointer and a memory over both, in a folder."""
+
+    def __init__(self, folder: Path, saver: Any, store: MemoryStore, model: ChatDeltaMem) -> None:
+        self.folder = folder
+        self.saver = saver
+        self.store = store
+        self.model = model
+        self.replies: dict[str, AIMessage] = {}
+        self.graph = scripted(model, self.replies, saver)
+        self.memory = HybridMemory(store, LegalHold(), namespace=SPACE, checkpointer=saver, model=model)
+
+    def talk(self, thread: str, turns: Sequence[int]) -> None:
+        """Say turns of the script, and archive them."""
+        talk(self.graph, self.replies, thread, turns)
+        self.memory.archive(self.graph.get_state(config(thread)).values["messages"], thread)
+        self.memory.flush()
+
+    def bytes(self) -> bytes:
+        """Return everything that the files hold."""
+        return b"".join(file.read_bytes() for file in sorted(self.folder.rglob("*")) if file.is_file())
+
+
+def config(thread: str) -> dict[str, Any]:
+    return {"configurable": {"thread_id": thread}}
+
+
+@pytest.fixture
+def setting(tmp_path: Path, make_model: Make) -> Iterator[Setting]:
+    """Open a setting on disk."""
+    words = DeterministicFakeEmbedding(size=16)
+    store = MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite", tmp_path / "index", words)
+    with store, open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
+        made = Setting(tmp_path, saver, store, make_model(**SMALL))
+        with made.memory:
+            yield made
+
+
+def test_a_turn_leaves_every_tier_and_every_byte(setting: Setting) -> None:
+    """Window, working memory, record, index and older checkpoints: the receipt says so, and the files agree."""
+    setting.talk("t", range(len(SCRIPT)))
+    said, answered = (text.encode() for text in SCRIPT[1])
+    assert said in setting.bytes()
+    preview = setting.memory.forget(ids=["u1", "a1"], reason="asked", dry_run=True)
+    assert said in setting.bytes()
+    receipt = setting.memory.forget(ids=["u1", "a1"], reason="asked")
+    assert preview.digests == receipt.digests
+    assert receipt.complete
+    assert {name: tier.erased for name, tier in receipt.tiers.items() if name in preview.tiers} == {
+        name: tier.erased for name, tier in preview.tiers.items()
+    }
+    assert receipt.tiers["working_memory"].erased == 1
+    assert receipt.scan is not None
+    assert (receipt.scan.hits, receipt.scan.kept, receipt.scan.texts) == (0, 0, 2)
+    assert receipt.scan.files >= 5
+    assert receipt.tiers["prefix_caches"].erased > 0
+    cache = setting.model.engine.prefix_cache(setting.model.prefix_cache_bytes)
+    assert cache is not None
+    assert len(cache) == 0
+    assert said not in setting.bytes()
+    assert answered not in setting.bytes()
+    assert SCRIPT[2][0].encode() in setting.bytes()
+    assert said.decode() not in receipt.to_json()
+    for checkpoint in setting.graph.get_state_history(config("t")):
+        assert not {"u1", "a1"} & {message.id for message in checkpoint.values.get("messages", ())}
+    assert setting.store.verify().ok
+    assert setting.store.records.count(SPACE) == 2 * len(SCRIPT) - 2
+    assert [hit.record.text for hit in setting.store.recall(SPACE, SCRIPT[1][0])][:1] != [SCRIPT[1][0]]
+
+
+def test_the_thread_goes_on_afterwards(setting: Setting) -> None:
+    """The next turn reads the rewritten checkpoint."""
+    setting.talk("t", range(6))
+    setting.memory.forget(query="TURN 2", reason="asked")
+    setting.talk("t", [6, 7, 8])
+    values = setting.graph.get_state(config("t")).values
+    assert [m.id for m in values["messages"]] == [f"{who}{n}" for n in range(9) if n != 2 for who in "ua"]
+    assert memory_from(values) is not None
+
+
+def test_a_legal_hold_keeps_and_the_receipt_says_so(setting: Setting) -> None:
+    """A held record stays in every tier, and its neighbours go."""
+    held = setting.store.records.add(
+        SPACE, NewRecord("the contract is in turn 4", thread="t", message_id="u9", tags=("legal-hold",))
+    )
+    setting.talk("t", range(5))
+    receipt = setting.memory.forget(query="turn 4", reason="asked")
+    assert [(one.id, one.policy) for one in receipt.held] == [(held.id, "hold")]
+    assert setting.store.records.get(SPACE, held.id) is not None
+    assert receipt.tiers["record"].erased == 2
+    assert receipt.complete
+
+
+def test_without_a_model_the_memory_is_taken_back(setting: Setting) -> None:
+    """The newest memory that has not absorbed the message stays, and the next turn absorbs the rest again."""
+    setting.memory.model = None
+    setting.talk("t", range(8))
+    before = memory_from(setting.graph.get_state(config("t")).values)
+    receipt = setting.memory.forget(ids=["u1"], reason="asked")
+    assert "no model was given" in receipt.tiers["working_memory"].note
+    after = memory_from(setting.graph.get_state(config("t")).values)
+    assert before is not None
+    assert after is None or after.messages < before.messages
+    setting.talk("t", [8])
+    again = memory_from(setting.graph.get_state(config("t")).values)
+    assert again is not None
+    assert again.messages >= before.messages - 1
+
+
+def test_without_a_checkpointer_the_receipt_says_what_was_not_reached(setting: Setting) -> None:
+    """A whole thread is named, and its checkpoints are not there to be rewritten."""
+    setting.talk("t", range(2))
+    setting.memory.checkpointer = None
+    receipt = setting.memory.forget(thread="t", reason="asked")
+    assert not receipt.tiers["checkpoints"].reached
+    assert "no checkpointer" in receipt.tiers["checkpoints"].note
+    assert receipt.complete
+    assert setting.store.records.count(SPACE) == 0
+    assert SCRIPT[1][0].encode() in setting.bytes()
+
+
+def test_a_whole_thread_goes_and_what_another_said_stays(setting: Setting) -> None:
+    """A text that two threads share stays with the other one."""
+    setting.talk("t", [0, 1])
+    setting.talk("other", [1, 2])
+    receipt = setting.memory.forget(thread="t", reason="asked")
+    assert receipt.complete
+    assert receipt.scan is not None
+    assert (receipt.scan.hits, receipt.scan.kept) == (0, 2)
+    assert setting.graph.get_state(config("t")).values == {}
+    assert len(setting.graph.get_state(config("other")).values["messages"]) == 4
+    found = setting.store.records.list(SPACE)
+    assert sorted(record.text for record in found) == sorted(text for turn in SCRIPT[1:3] for text in turn)
+    assert {record.thread for record in found} == {"other"}
+
+
+def test_a_namespace_below_goes_with_its_items(setting: Setting) -> None:
+    """Records and items of the child are gone, those of the parent and of a namespace that begins alike are not."""
+    child = (*SPACE, "project")
+    for space in (SPACE, child, ("acme", "anna")):
+        setting.store.records.add(space, NewRecord(f"a note of {'/'.join(space)}"))
+        setting.store.put(space, "key", {"note": f"an item of {'/'.join(space)}"})
+    receipt = setting.memory.forget(namespace=child, reason="asked")
+    assert (receipt.tiers["record"].erased, receipt.tiers["items"].erased) == (1, 1)
+    assert setting.store.get(child, "key") is None
+    assert b"a note of acme/ann/project" not in setting.bytes()
+    for space in (SPACE, ("acme", "anna")):
+        assert setting.store.records.count(space) == 1
+        assert setting.store.get(space, "key") is not None
+
+
+def test_a_subject_goes_by_its_tag(setting: Setting) -> None:
+    """Records about one person go, and those about another stay."""
+    for name in ("bob", "bobby"):
+        setting.store.records.add(SPACE, NewRecord(f"{name} lives in a house", tags=(f"subject:{name}",)))
+    setting.memory.forget(subject="bob", reason="asked")
+    assert [record.text for record in setting.store.records.list(SPACE)] == ["bobby lives in a house"]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [({}, "say what to forget"), ({"query": ""}, "query is empty"), ({"namespace": ("other",)}, "there and below")],
+)
+def test_what_could_mean_everything_is_refused(setting: Setting, what: dict[str, Any], message: str) -> None:
+    """Nothing named, an empty text and somebody else's namespace are errors, and nothing is erased."""
+    with pytest.raises(ConfigError, match=message):
+        setting.memory.forget(**what, reason="asked")
+
+
+def test_a_thousand_canaries_leave_nothing_and_their_neighbours_as_they_were(setting: Setting) -> None:
+    """None is left in any file, and each row that stays is the row that was there."""
+    said = datetime(2026, 1, 1, tzinfo=UTC)
+    canaries = [NewRecord(f"canary {n:04} sings in cage {n * 7919:07}", created=said) for n in range(1000)]
+    others = [NewRecord(f"sparrow {n:04} lives on roof {n * 7907:07}", created=said) for n in range(300)]
+    mixed = [one for pair in zip(canaries[:300], others, strict=True) for one in pair] + canaries[300:]
+    added = setting.store.records.add_all(SPACE, mixed)
+    setting.memory.flush()
+    rows = {row[0]: row for row in neighbours(setting.folder)}
+    gone = [record.id for record in added if record.text.startswith("canary")]
+    receipt = setting.memory.forget(ids=gone, reason="asked")
+    assert receipt.complete
+    assert len(receipt.digests) == 1000
+    assert receipt.scan is not None
+    assert (receipt.scan.hits, receipt.scan.texts) == (0, 1000)
+    left = setting.bytes()
+    assert re.findall(rb"canary \d{4} sings", left) == []
+    assert len(set(re.findall(rb"sparrow \d{4} lives", left))) == 300
+    assert {row[0]: row for row in neighbours(setting.folder)} == {
+        name: row for name, row in rows.items() if name not in set(gone)
+    }
+    assert setting.store.verify().ok
+
+
+def neighbours(folder: Path) -> list[tuple[Any, ...]]:
+    """Return every row of the record as the file holds it."""
+    connection = sqlite3.connect(folder / "archive.sqlite")
+    rows = connection.execute("SELECT * FROM archive_records").fetchall()
+    connection.close()
+    return rows
+
+
+def test_an_agent_forgets_and_goes_on(setting: Setting) -> None:
+    """With the middleware of HybridMemory, recall included, the replay is that of the agent's own calls."""
+    agent = create_agent(setting.model, middleware=setting.memory.middleware(), checkpointer=setting.saver)
+    for turn in range(6):
+        agent.invoke({"messages": [HumanMessage(SCRIPT[turn][0], id=f"u{turn}")]}, config("t"))
+    receipt = setting.memory.forget(ids=["u1"], reason="asked")
+    assert receipt.complete
+    assert receipt.tiers["working_memory"] == Tier(erased=1)
+    assert SCRIPT[1][0].encode() not in setting.bytes()
+    agent.invoke({"messages": [HumanMessage(SCRIPT[7][0], id="u7")]}, config("t"))
+    names = [message.id for message in agent.get_state(config("t")).values["messages"]]
+    assert "u1" not in names
+    assert {"u0", "u2", "u7"} <= set(names)
+
+
+def test_a_model_that_is_called_otherwise_is_said(setting: Setting) -> None:
+    """With another system prompt the new memory is not the thread's own, and the receipt does not hide it."""
+    setting.talk("t", range(8))
+    prompt = ChatPromptTemplate.from_messages([("system", "the weather is yes"), ("placeholder", "{messages}")])
+    setting.memory.model = prompt | setting.model
+    receipt = setting.memory.forget(ids=["u1"], reason="asked")
+    assert "another memory" in receipt.tiers["working_memory"].note
+    assert receipt.complete
+
+
+def test_messages_that_were_never_archived_are_found_in_the_checkpoints(setting: Setting) -> None:
+    """A message of a thread that the namespace knows goes by its id, though no record has it."""
+    setting.talk("t", range(2))
+    setting.graph.update_state(config("t"), {"messages": [HumanMessage("only the checkpoint has this", id="x")]})
+    receipt = setting.memory.forget(ids=["x"], reason="asked")
+    assert receipt.tiers["checkpoints"].erased == 1
+    assert b"only the checkpoint has this" not in setting.bytes()
