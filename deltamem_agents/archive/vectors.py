@@ -58,9 +58,9 @@ class VectorIndex:
         self._open()
 
     @property
-    def path(self) -> Path | None:
-        """Return the index's directory, None if there is none."""
-        return self._path
+    def place(self) -> str | Path | None:
+        """Return the index's directory, or the URL of its server; None if there is no index."""
+        return self._index
 
     @property
     def usable(self) -> bool:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltamem_agents.cli.archive_options import Index, Space
+from deltamem_agents.cli.options import labels
+
 if TYPE_CHECKING:
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
@@ -21,13 +24,9 @@ Archive = Annotated[
     str | None,
     typer.Option("--archive-db", help="The archive: sqlite:///file or …", show_default="DELTAMEM_ARCHIVE_DB"),
 ]
-Index = Annotated[
-    Path | None, typer.Option(help="Directory of the vector index.", show_default="DELTAMEM_ARCHIVE_INDEX, or none")
-]
 Embeddings = Annotated[
     str | None, typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS")
 ]
-Space = Annotated[str, typer.Option("--namespace", "-n", help='Labels joined by "/", or a JSON list of labels.')]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Policy file, TOML or YAML; it may keep what it holds.")
 ]
@@ -75,7 +74,7 @@ def open_memory(
     namespace: str,
     db: str | None,
     archive_db: str | None = None,
-    index: Path | None = None,
+    index: str | None = None,
     embeddings: str | None = None,
     policy: Path | None = None,
 ) -> "Iterator[HybridMemory]":
@@ -83,7 +82,6 @@ def open_memory(
     from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.checkpoint import open_checkpointer
-    from deltamem_agents.cli.archive import _labels
     from deltamem_agents.hybrid import HybridMemory
     from deltamem_agents.policy import load_policy
     from deltamem_agents.settings import Settings
@@ -99,7 +97,7 @@ def open_memory(
         HybridMemory(
             store,
             None if policy is None else load_policy(policy),
-            namespace=_labels(namespace),
+            namespace=labels(namespace),
             checkpointer=saver,
             model=ChatDeltaMem(**options),
         ) as memory,

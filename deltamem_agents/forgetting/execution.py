@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deltamem_agents.archive.database import READ_ONLY, empty_log
 from deltamem_agents.archive.errors import ArchiveError
 from deltamem_agents.archive.outbox import known_index
+from deltamem_agents.archive.server import is_server
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.tables import items, metadata, records
 from deltamem_agents.forgetting.fingerprints import blocks_of, found_in
@@ -106,7 +107,7 @@ class Execution:
         vectors.wake()
         with engine.connect().execution_options(**READ_ONLY) as connection:
             known = known_index(connection)
-        if vectors.path is None:
+        if vectors.place is None:
             note = "the record has a vector index, and its directory was not given" if known else "there is none"
             return Tier(reached=known is None, note=note)
         gone = len(self.plan.records)
@@ -133,13 +134,16 @@ class Execution:
         """Read every file of the databases and the index, and look for what was erased."""
         needles = self.plan.fingerprints()
         files = [*_archive_files(engine), *([] if self.rows is None else self.rows.files())]
-        index = self.store.vectors.path
-        files += [] if index is None else [file for file in sorted(index.rglob("*")) if file.is_file()]
+        index = self.store.vectors.place
+        remote = index is not None and is_server(index)
+        if index is not None and not remote:
+            files += [file for file in sorted(Path(index).rglob("*")) if file.is_file()]
         where = {file: found_in(blocks_of(file), needles) for file in files}
         found: set[int] = set().union(*where.values())
         still = [needle for needle in needles if needle.text in found]
         kept = found_in(self._kept(engine), still) if still else set()
         unread = ["the files of the archive's Postgres server"] if engine.dialect.name == "postgresql" else []
+        unread += ["the files of the index's Chroma server"] if remote else []
         unread += (
             ["the files of the checkpoints' Postgres server"] if self.rows and self.rows.place == "postgres" else []
         )
@@ -206,8 +210,7 @@ def _vacuum_sqlite(engine: Engine) -> None:
     try:
         cursor = connection.cursor()
         cursor.execute("VACUUM")
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        busy = cursor.fetchone()[0]
+        busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
         cursor.close()
     finally:
         connection.close()

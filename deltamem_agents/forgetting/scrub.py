@@ -36,8 +36,7 @@ class Scrubber:
         if isinstance(value, Extension):
             return self._extension(value)
         if isinstance(value, list):
-            cleaned = [self._clean(item) for item in value]
-            return [item for item in cleaned if item is not _GONE]
+            return [item for item in map(self._clean, value) if item is not _GONE]
         if isinstance(value, dict):
             if self._names(value):
                 return _GONE

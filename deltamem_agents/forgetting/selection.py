@@ -115,8 +115,8 @@ def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
         names = wanted.ids | named
         chosen = chosen.where(records.c.id.in_(names)) if len(names) <= _MOST else chosen
     found: dict[str, Record] = {}
-    for row in connection.execute(chosen).mappings():
-        record = Record.from_row(row)
+    for fields in connection.execute(chosen).mappings():
+        record = Record.from_row(fields)
         if (names is None or record.id in names) and _is_wanted(record, places[record.id], wanted):
             found[record.id] = record
     for record in [one for one in found.values() if one.supersedes or one.superseded_by]:
