@@ -1,4 +1,4 @@
-"""Check what a program needs, one thing after another; nothing is made and nothing is changed.
+"""Check what a program needs, one thing after another; a database that is not there is not made.
 
 Every check imports what it needs itself, so that a library that cannot be imported is a finding and not a traceback.
 """

@@ -70,9 +70,13 @@ def show(
 
 
 def _read(name: str, settings: "Settings") -> "Timeline":
+    from backbone import ConfigError
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.timeline import thread_timeline
 
+    file = settings.db.removeprefix("sqlite:///")
+    if file != settings.db and not Path(file).exists():  # opening it would make it
+        raise ConfigError(f"there is no database {settings.db}; name the one that holds the thread with --db")
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     with open_checkpointer(settings.db, aes_key=key) as saver:
         return thread_timeline(saver, name)

@@ -180,11 +180,18 @@ def test_the_command_prints_events_and_a_plot(run: Show, told: Told, model_folde
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["nobody"], "nobody"), (["notes", "--plot", "x.what"], "x.what"), (["notes", "--db", "oracle://x"], "oracle")],
+    [
+        (["nobody"], "nobody"),
+        (["notes", "--plot", "x.what"], "x.what"),
+        (["notes", "--db", "oracle://x"], "oracle"),
+        (["notes", "--db", "sqlite:///nowhere.sqlite"], "no database sqlite:///nowhere.sqlite"),
+    ],
 )
 def test_mistakes_are_one_line(run: Show, arguments: list[str], named: str) -> None:
-    """A thread that is not there, a picture of an unknown kind and a wrong URL end with status 1."""
+    """A thread that is not there, a picture of an unknown kind and a wrong URL end with status 1; no file appears."""
+    before = sorted(Path().iterdir())
     status, out, err = run(*arguments)
+    assert sorted(Path().iterdir()) == before
     assert (status, out) == (1, "")
     assert len(err.strip().splitlines()) == 1
     assert named in err
