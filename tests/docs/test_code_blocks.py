@@ -152,8 +152,8 @@ def module_help(module: str) -> str:
 
 def check_pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = {extra for group in re.findall(r"\[([\w,]+)\]", " ".join(words)) for extra in group.split(",")}
-    assert named <= set(extras)
+    named = re.findall(r"(?:deltamem-agents|\.)\[([\w,]+)\]", " ".join(words))
+    assert {extra for group in named for extra in group.split(",")} <= set(extras)
 
 
 def check_nothing(_words: list[str]) -> None:
