@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from backbone.adapter.config import DeltaMemConfig, Head
 from backbone.adapter.layer import LayerMemory
-from backbone.adapter.steered import SteeredPackedProjection, SteeredProjection
+from backbone.adapter.steered import Steered, SteeredPackedProjection, SteeredProjection
 from backbone.errors import AdapterError, ConfigError, UnsupportedModelError
 
 PACKED = "qkv_proj"
@@ -41,9 +41,7 @@ def attention_sites(model: PreTrainedModel, config: DeltaMemConfig) -> list[Atte
             f"({', '.join(sorted(_PACKED_IN_ORDER))}) and o_proj"
         )
     sites = [AttentionSite(name, module, _index(module, order)) for order, (name, module) in enumerate(found)]
-    if any(
-        isinstance(part, (SteeredProjection, SteeredPackedProjection)) for s in sites for part in s.module.children()
-    ):
+    if any(isinstance(part, Steered) for site in sites for part in site.module.children()):
         raise AdapterError(f"this {kind} already carries a memory; load the backbone anew to attach another")
     known = {site.layer for site in sites}
     if missing := sorted(set(config.target_layers) - known):

@@ -1,16 +1,20 @@
 """Hold what one forward call knows: which tokens are real, which write, which message each belongs to."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from backbone.adapter.config import Head
 from backbone.adapter.state import MemoryState
+from backbone.errors import UnsupportedModelError
 from backbone.ops.delta_rule import SegmentLayout, layout_of
 
 if TYPE_CHECKING:
+    from backbone.adapter.layer import LayerMemory
     from backbone.adapter.telemetry import Recorder
 
 
@@ -32,15 +36,30 @@ class SegmentPlan(NamedTuple):
     ids_at: Tensor  # [B, P]: that run's id, -1 if nothing is open
 
 
+class MessageStep(NamedTuple):
+    """Say what a call's one token does to the message that is open, where messages are written.
+
+    All [B]: `starts`: it begins another message; `written`: the message has it as a part; `ids` and `counts`: of the
+    message that is open after it. `before`: layer name → [B, H, r, r], the state that this message's tokens read.
+    """
+
+    starts: Tensor
+    written: Tensor
+    ids: Tensor
+    counts: Tensor
+    before: Mapping[str, Tensor]
+
+
 class LayerResult(NamedTuple):
-    """Hold what a layer's memory did in a call: reads [B, T, H·r], and states at the positions, the last one the end.
+    """Hold what a layer's memory did in a call: reads [B·T, H·r], and states at the positions, the last one the end.
 
     `sums` [B, P, d] and `before` [B, P, H, r, r] describe the open message; None without message-level writes.
-    `to_write` [B, W]: what is projected for a single token's write, if `states` do not have it yet.
+    `to_write` [B, 1, P or d]: of a single token that is yet to be written, what is projected, or its hidden state where
+    messages are written; there are no `states` then.
     """
 
     reads: Tensor
-    states: Tensor
+    states: Tensor | None = None
     sums: Tensor | None = None
     before: Tensor | None = None
     to_write: Tensor | None = None
@@ -51,9 +70,9 @@ class MemoryCall:
     """Carry one forward call's inputs to the wrapped projections and their results back.
 
     `valid`, `write` [B, T] bool or None for all; `writes` False: nothing writes. `positions` [B, P + 1]: counts of
-    tokens whose states are asked for; the last is T. `one_step`: there is one token, and it writes as soon as it has
-    read. `steered`: (layer, head) of the projections that have run. `telemetry` collects measurements if they were
-    asked for; the first `telemetry.positions` positions are its own.
+    tokens whose states are asked for; the last is T. `one_step`: there is one token, which is written after all layers
+    have read; by `message` if that is given. `steered`: (layer, head) of the projections that have run. `telemetry`
+    collects measurements if they were asked for; the first `telemetry.positions` positions are its own.
     """
 
     memory: MemoryState
@@ -63,12 +82,34 @@ class MemoryCall:
     positions: Tensor
     segments: SegmentPlan | None
     one_step: bool = False
+    message: MessageStep | None = None
     results: dict[str, LayerResult] = field(default_factory=dict)
     steered: set[tuple[str, str]] = field(default_factory=set)
     telemetry: "Recorder | None" = None
 
+    def steer(self, memory: "LayerMemory", head: Head, x: Tensor | None, out: Tensor) -> Tensor:
+        """Let a layer's memory do it."""
+        return memory.steer(self, head, x, out)
 
-CURRENT_CALL: ContextVar[MemoryCall | None] = ContextVar("delta_mem_call", default=None)
+
+class Steering(Protocol):
+    """Be what the wrapped projections hand their work to during a pass."""
+
+    def steer(self, memory: "LayerMemory", head: Head, x: Tensor | None, out: Tensor) -> Tensor:
+        """Do what `LayerMemory.steer` does."""
+
+
+def ran_twice(name: str, head: Head) -> UnsupportedModelError:
+    """Make the error for a projection that runs more than once."""
+    return UnsupportedModelError(f"{name}.{head}_proj ran twice in one pass; memory cannot tell the two apart")
+
+
+def ran_early(name: str) -> UnsupportedModelError:
+    """Make the error for an output that comes before there was an input."""
+    return UnsupportedModelError(f"{name}.o_proj ran before q_proj; memory had nothing to read with")
+
+
+CURRENT_CALL: ContextVar[Steering | None] = ContextVar("delta_mem_call", default=None)
 
 
 def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState, positions: Tensor) -> SegmentPlan:
@@ -100,6 +141,23 @@ def plan_segments(ids: Tensor, valid: Tensor, write: Tensor, memory: MemoryState
         counts_at=counts_at + (run_at == 0) * open_counts[:, None],
         ids_at=ids_after.gather(1, positions),
     )
+
+
+def plan_step(ids: Tensor, valid: Tensor | None, write: Tensor | None, memory: MemoryState) -> MessageStep:
+    """Do what `plan_segments` does for one token [B, 1]; `valid`, `write` [B, 1] or None for all."""
+    opened, token = memory.open_segment, ids[:, 0]
+    open_ids = torch.full_like(token, -1) if opened is None else opened.ids
+    written, starts, after = token >= 0, token != open_ids, token
+    if write is not None:
+        written = written & write[:, 0]
+    if valid is not None:
+        starts, after = starts & valid[:, 0], token.where(valid[:, 0], open_ids)
+    if opened is None:
+        return MessageStep(starts, written, after, written.float(), memory.layers)
+    counts = opened.counts.masked_fill(starts, 0.0) + written
+    closed, before = (torch.stack([parts[name] for name in memory.layers]) for parts in (memory.layers, opened.before))
+    before = torch.where(starts[:, None, None, None], closed, before)  # [L, B, H, r, r]
+    return MessageStep(starts, written, after, counts, dict(zip(memory.layers, before.unbind(0), strict=True)))
 
 
 def newest_ids(ids: Tensor, valid: Tensor, open_ids: Tensor) -> Tensor:

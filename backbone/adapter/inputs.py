@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backbone.adapter.call import MemoryCall, plan_segments
+from backbone.adapter.call import MemoryCall, plan_segments, plan_step
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.state import MemoryState
 from backbone.adapter.telemetry import measured
@@ -36,7 +36,7 @@ def prepare_call(
     if segment_ids is not None and (segment_ids.shape != input_ids.shape or segment_ids.is_floating_point()):
         raise ValueError(f"segment_ids must be integers {list(input_ids.shape)}, got {list(segment_ids.shape)}")
     if config.writes_segments:
-        call = _with_segments(call, config, segment_ids, input_ids)
+        call = _with_segments(call, config, segment_ids, input_ids, telemetry)
     elif segment_ids is not None and not telemetry:
         raise ValueError(
             "segment_ids are for adapters that write messages or sentences, and for telemetry; this adapter writes "
@@ -46,7 +46,7 @@ def prepare_call(
 
 
 def _with_segments(
-    call: MemoryCall, config: DeltaMemConfig, segment_ids: Tensor | None, input_ids: Tensor
+    call: MemoryCall, config: DeltaMemConfig, segment_ids: Tensor | None, input_ids: Tensor, telemetry: bool
 ) -> MemoryCall:
     """Add to a call where messages or sentences begin and end."""
     if segment_ids is None:
@@ -59,10 +59,13 @@ def _with_segments(
         return replace(call, memory=call.memory.closed())
     if not call.writes and call.memory.open_segment is None:
         return call
+    segment_ids = segment_ids.to(input_ids.device)
+    if input_ids.shape[1] == 1 and call.writes and call.positions.shape[1] == 1 and not telemetry:
+        return replace(call, one_step=True, message=plan_step(segment_ids, call.valid, call.write, call.memory))
     everything = torch.ones_like(input_ids, dtype=torch.bool)
     valid = everything if call.valid is None else call.valid
     write = (everything if call.write is None else call.write) & call.writes
-    plan = plan_segments(segment_ids.to(input_ids.device), valid, write, call.memory, call.positions)
+    plan = plan_segments(segment_ids, valid, write, call.memory, call.positions)
     return replace(call, segments=plan)
 
 

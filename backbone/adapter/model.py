@@ -14,6 +14,7 @@ from backbone.adapter.fingerprint import fingerprint_of
 from backbone.adapter.initial import initialise
 from backbone.adapter.inputs import matching, prepare_call, prepare_positions
 from backbone.adapter.layer import LayerMemory
+from backbone.adapter.one_token import OneToken
 from backbone.adapter.state import MemoryState, OpenSegment
 from backbone.adapter.step import write_step
 from backbone.adapter.telemetry import Telemetry
@@ -160,7 +161,9 @@ class MemoryModel(nn.Module):
         call = prepare_call(
             self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions, telemetry
         )
-        token = CURRENT_CALL.set(call)
+        layers = self.layers
+        one = OneToken(call, layers) if OneToken.suits(call, layers[0]) else None
+        token = CURRENT_CALL.set(one or call)
         try:
             out, cache = run(
                 input_ids=input_ids,
@@ -171,10 +174,19 @@ class MemoryModel(nn.Module):
             )
         finally:
             CURRENT_CALL.reset(token)
-        results = {name: self._result(call, name) for name in self._names}
+        if one is not None:
+            return (
+                out,
+                cache,
+                write_step(call, layers, [self._found(one.tokens, name) for name in self._names]),
+                [],
+                None,
+            )
+        results = {name: self._found(call.results, name) for name in self._names}
         recorder = call.telemetry
-        if call.one_step and results[self._names[0]].to_write is not None:
-            after = write_step(call, self.layers[0], results)
+        to_write = [result.to_write for result in results.values() if result.to_write is not None]
+        if to_write:
+            after = write_step(call, layers, to_write)
             return out, cache, after, [], None if recorder is None else recorder.finish(after, results)
         first = 0 if recorder is None else recorder.positions
         states = [_state_at(call, results, index) for index in range(first, call.positions.shape[1])]
@@ -189,15 +201,15 @@ class MemoryModel(nn.Module):
         memory = matching(memory, self.fingerprint, self._names, shape)
         return memory if memory.layers[self._names[0]].device == input_ids.device else memory.to(input_ids.device)
 
-    def _result(self, call: MemoryCall, name: str) -> LayerResult:
-        if name not in call.results:
+    def _found(self, results: Mapping[str, Any], name: str) -> Any:
+        if name not in results:
             raise UnsupportedModelError(f"{type(self.backbone).__name__} did not run {name}.q_proj in this pass")
-        return call.results[name]
+        return results[name]
 
 
 def _state_at(call: MemoryCall, results: Mapping[str, LayerResult], index: int) -> MemoryState:
     """Give the memory at one of the call's positions."""
-    layers = {name: result.states[:, index] for name, result in results.items()}
+    layers = {name: result.states[:, index] for name, result in results.items() if result.states is not None}
     segment = None
     if call.segments is not None:
         segment = OpenSegment(

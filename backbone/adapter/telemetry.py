@@ -100,7 +100,8 @@ class Recorder:
             correction = self._corrections.get(name, torch.zeros_like(unknown))
             norm = self._norms.get(name)
             if norm is None:
-                at = result.states[:, : self.positions] if self.positions else after.layers[name][:, None]
+                states = result.states if self.positions else None
+                at = after.layers[name][:, None] if states is None else states[:, : self.positions]
                 norm = _flat_norm(at).expand(ids.shape)
             figures = (surprise, gate, correction, norm)
             layers[name] = LayerTelemetry(*(figure.masked_fill(absent, torch.nan) for figure in figures))

@@ -76,7 +76,8 @@ def changed_in_place(model: MemoryModel) -> MemoryModel:
 
 
 def assigned(model: MemoryModel) -> MemoryModel:
-    other = {name: tensor * 1.5 for name, tensor in model.memory_layers.state_dict().items()}
+    state = model.memory_layers.state_dict()
+    other = {name: tensor if ".delta_" in name else tensor * 1.5 for name, tensor in state.items()}
     model.memory_layers.load_state_dict(other, assign=True)
     return model
 
