@@ -3,6 +3,7 @@
 from collections.abc import Generator
 
 from backbone import MemoryModel, MemoryState, Prefilled, PrefixCache, TokenPrompt, prefill
+from deltamem_agents._measuring import Meter
 from deltamem_agents._prompt import TurnTokens
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -12,19 +13,25 @@ __all__ = ["TurnReader"]
 class TurnReader:
     """Read prompts through the prefix cache, if there is one, and count the tokens it held and those computed."""
 
-    def __init__(self, model: MemoryModel, cache: PrefixCache | None) -> None:
-        """Start with nothing read."""
+    def __init__(self, model: MemoryModel, cache: PrefixCache | None, meter: Meter | None = None) -> None:
+        """Start with nothing read. meter: takes what the memory does with the messages that it asks for."""
         self.cached = 0
         self.computed = 0
         self._model = model
         self._cache = cache
+        self._meter = meter
 
     def read(
         self, prompt: TokenPrompt, state: MemoryState, *, need_logits: bool = True
     ) -> Generator[None, None, Prefilled]:
         """Read one prompt from a state, a piece a step."""
         state = state.to(self._model.backbone.device)
-        prefilled = yield from prefill(self._model, prompt, state, need_logits=need_logits, cache=self._cache)
+        first = None if self._meter is None else self._meter.first_token(prompt)
+        prefilled = yield from prefill(
+            self._model, prompt, state, need_logits=need_logits, cache=self._cache, measure_from=first
+        )
+        if self._meter is not None:
+            self._meter.take(prompt, prefilled.telemetry)
         self.cached += prefilled.cached_tokens
         self.computed += len(prompt.ids) - prefilled.cached_tokens
         return prefilled

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,12 +25,13 @@ from backbone import (
     ToolCallParser,
     decode,
 )
+from deltamem_agents._measuring import MessageSignals, Meter
 from deltamem_agents._prompt import TurnTokens, lay_out
 from deltamem_agents._reading import TurnReader
 from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["ReplyEvent", "TurnEnd", "TurnEvent", "TurnRequest", "run_turn"]
+__all__ = ["ReplyEvent", "TurnEnd", "TurnEvent", "TurnRequest", "measure_turn", "plan_request", "run_turn"]
 
 ReplyEvent = TextDelta | ReasoningDelta | ToolCall | InvalidToolCall
 Reason = Literal["stop", "length", "tool_calls"]
@@ -43,6 +44,8 @@ class TurnRequest:
     tools: OpenAI schemas that the prompt lists. constrain: makes this reply's constraint from the tokenizer; None
     leaves the model free. plain: the reply is text as it stands (JSON), not to be searched for calls or reasoning.
     absorb_only: the turn ends once the memory has absorbed what leaves the window.
+    unwritten, decays: what policies decided about messages, by their digests: not to be written, and what the memory is
+    scaled by before them.
     """
 
     messages: tuple[BaseMessage, ...]
@@ -56,6 +59,8 @@ class TurnRequest:
     plain: bool = False
     template_options: Mapping[str, Any] = field(default_factory=dict)
     absorb_only: bool = False
+    unwritten: frozenset[bytes] = frozenset()
+    decays: Mapping[bytes, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def run_turn(
     """
     model = backbone.model
     tokenizer: Any = backbone.tokenizer  # its annotations are wider than what its methods return
-    before, tokens = _plan(backbone, request)
+    before, tokens = plan_request(backbone, request)
     prompt = tokens.reply_prompt()
     sampling = _fit(model, prompt, request.sampling)
     constraint = request.constrain(tokenizer) if request.constrain is not None else None
@@ -120,7 +125,7 @@ def run_turn(
     )
 
 
-def _plan(backbone: Backbone, request: TurnRequest) -> tuple[WorkingMemory, TurnTokens]:
+def plan_request(backbone: Backbone, request: TurnRequest) -> tuple[WorkingMemory, TurnTokens]:
     """Read the request's memory, and lay out what it has not absorbed."""
     empty = backbone.model.empty_memory()
     before = WorkingMemory(empty)
@@ -135,8 +140,25 @@ def _plan(backbone: Backbone, request: TurnRequest) -> tuple[WorkingMemory, Turn
         keep_tokens=request.keep_tokens,
         by_sentence=backbone.model.config.granularity == "sentence",
         template_options=request.template_options,
+        unwritten=request.unwritten,
+        decays=request.decays,
     )
     return before, tokens
+
+
+def measure_turn(
+    backbone: Backbone, request: TurnRequest, cache: PrefixCache | None, wanted: Collection[bytes]
+) -> Generator[Mapping[bytes, MessageSignals] | None, None, None]:
+    """Yield once, at the end, what the memory makes of messages (named by digests) that a turn would write.
+
+    They are read as the turn would read them, and what that leaves is dropped, but for the cache. Raises as run_turn.
+    """
+    before, tokens = plan_request(backbone, request)
+    meter = Meter(tokens.owners(wanted), whole=backbone.model.config.writes_segments)
+    reader = TurnReader(backbone.model, cache, meter)
+    memory = yield from reader.absorb(tokens, before)
+    yield from reader.read(tokens.reply_prompt(), memory.state, need_logits=False)
+    yield meter.signals()
 
 
 class _ReplyWriter:

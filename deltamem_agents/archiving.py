@@ -17,14 +17,18 @@ from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.audited import Place, current_place, refused, retained
+from deltamem_agents.budget import keep_within_budget
 from deltamem_agents.messages import RECALLED_KEY, is_written
-from deltamem_agents.policy import PolicyChain, PolicyContext, PolicyMessage, Retain, Signals, lowest_trust
+from deltamem_agents.policy import Retain, describe, lowest_trust
 from deltamem_agents.policy.trust import QUARANTINED
+from deltamem_agents.retention import Retention
 from deltamem_agents.tracing import observed
 
 __all__ = ["ArchiveWriter", "decide", "derived", "to_record"]
 
 _log = logging.getLogger(__name__)
+_THREAD = "deltamem-archive"
+_PATIENCE = 10.0  # seconds
 
 
 def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRecord | None:
@@ -57,10 +61,11 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
     )
 
 
-def decide(policy: PolicyChain, new: NewRecord, namespace: Namespace) -> tuple[NewRecord | None, Retain]:
+def decide(
+    retention: Retention, new: NewRecord, message: BaseMessage, thread: str | None
+) -> tuple[NewRecord | None, Retain]:
     """Return a record as the policies let it into the archive, None if they do not, and what they decided."""
-    message = PolicyMessage(new.text, new.source, new.message_id or "", new.trust, new.tags)
-    decision = policy.retain(message, Signals(context=PolicyContext(namespace, new.thread)))
+    decision = retention.decision(dataclasses.replace(describe(message), trust=new.trust), thread)
     if not decision.archive:
         return None, decision
     trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
@@ -89,11 +94,11 @@ class ArchiveWriter:
     A write that fails is said in the log at once, and raised by the next `flush`.
     """
 
-    def __init__(self, store: MemoryStore, policy: PolicyChain) -> None:
+    def __init__(self, store: MemoryStore, retention: Retention) -> None:
         """Take the store whose records are written, and who decides which; the first write opens the store."""
         self._store = store
-        self._policy = policy
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="deltamem-archive")
+        self._retention = retention
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=_THREAD)
         self._pending: set[Future[None]] = set()
         self._failed: list[BaseException] = []
         self._lock = threading.Lock()
@@ -125,6 +130,14 @@ class ArchiveWriter:
             first = failed[0]
             raise ArchiveError(f"{len(failed)} writes to the archive failed, the first with: {first}") from first
 
+    def wait(self) -> None:
+        """Wait until what was handed over before is in the record, or has failed; at once on the writing thread."""
+        if threading.current_thread().name.startswith(_THREAD):
+            return
+        with self._lock:
+            waiting = set(self._pending)
+        wait(waiting, _PATIENCE)
+
     def close(self) -> None:
         """Write what is waiting, and stop the thread."""
         self._pool.shutdown(wait=True)
@@ -148,12 +161,13 @@ class ArchiveWriter:
                 new = to_record(message, thread, said)
                 if new is not None:
                     new = derived(records, namespace, new, message)
-                    batch.take(new, *decide(self._policy, new, namespace), place.checkpoint)
+                    batch.take(new, *decide(self._retention, new, message, thread), place.checkpoint)
             except RecordInvalidError as error:
                 batch.invalid = error
         with observed("write") as writing:
             batch.write(records, namespace)
             writing.count(kept=len(batch.kept), refused=len(batch.refused))
+        keep_within_budget(self._store, self._retention.policy, namespace)
         self._store.vectors.wake()
         if batch.invalid is not None:
             raise batch.invalid

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from backbone import Engine, Job, render_prompt
 from deltamem_agents._chunks import PROVIDER, ChunkMaker
+from deltamem_agents._measuring import MessageSignals
 from deltamem_agents._options import SAMPLING_OPTIONS, TurnOptions
-from deltamem_agents._turn import TurnEnd, TurnEvent, TurnRequest, run_turn
+from deltamem_agents._turn import TurnEnd, TurnEvent, TurnRequest, measure_turn, run_turn
 from deltamem_agents.memory_cell import MemoryCell, active_cell, use_memory
 from deltamem_agents.messages import to_template_message
 from deltamem_agents.structured import StructuredMethod, output_parser, reply_shape, structured_call, with_parser
@@ -181,6 +182,8 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         target, cell = self.for_call(kwargs), active_cell()
         request = target.turn_request(messages, stop, cell, kwargs)
+        if cell is not None and cell.settling is not None:
+            request = cell.settling.settle(request, target._measure)
         maker = ChunkMaker(target.model_name, carry_memory=cell is None)
         for event in _submit(target.engine, request, target.prefix_cache_bytes):
             chunk = _to_chunk(maker, event, cell)
@@ -197,6 +200,8 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         target, cell = self.for_call(kwargs), active_cell()
         request = target.turn_request(messages, stop, cell, kwargs)
+        if cell is not None and cell.settling is not None:
+            request = await cell.settling.asettle(request, target._measure)
         maker = ChunkMaker(target.model_name, carry_memory=cell is None)
         engine = await asyncio.to_thread(lambda: target.engine)  # the first time this loads weights
         async with contextlib.aclosing(aiter(_submit(engine, request, target.prefix_cache_bytes))) as events:
@@ -205,6 +210,11 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
+
+    def _measure(self, request: TurnRequest, wanted: frozenset[bytes]) -> Mapping[bytes, MessageSignals]:
+        """Say what the memory makes of messages, by their digests, before anything is said."""
+        backbone, cache = self.engine.backbone, self.engine.prefix_cache(self.prefix_cache_bytes)
+        return next(iter(self.engine.submit(lambda: measure_turn(backbone, request, cache, wanted))))
 
 
 def _submit(engine: Engine, request: TurnRequest, cache_bytes: int) -> Job[TurnEvent]:

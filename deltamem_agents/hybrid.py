@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -15,11 +16,12 @@ from deltamem_agents.forgetting.forget import forget
 from deltamem_agents.forgetting.receipt import ForgetReceipt
 from deltamem_agents.forgetting.rollback import archived_since
 from deltamem_agents.forgetting.selection import Wanted
-from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.messages import UNWRITTEN, is_written
 from deltamem_agents.middleware import DeltaMemMiddleware
-from deltamem_agents.policy import MemoryPolicy, PolicyChain
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, describe
 from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD
+from deltamem_agents.retention import with_text
 from deltamem_agents.reviewing import ArchiveReview
 from deltamem_agents.threads import roll_checkpoints_back
 
@@ -35,12 +37,12 @@ class HybridMemory(ArchiveReview):
     user message is searched for, and what suits it stands in the prompt as a recalled block. The block is in no graph
     state, is never written to the working memory, and is never archived.
 
-    store: where records are kept; open it before and close it after. policy: who decides what the archive keeps, finds
-    and shows (docs/policies.md); None restricts nothing. It is not asked about the working memory. namespace: whose
-    memory it is; nothing outside it is ever found. limit: records asked for at each search. threshold: relevance, 0 to
-    1, below which a record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's
-    largest size. trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values
-    that cannot work, RecordInvalidError for a namespace that is none.
+    store: where records are kept; open it before and close it after. policy: who decides what both memories keep, and
+    what the archive finds and shows (docs/policies.md); None restricts nothing. namespace: whose memory it is; nothing
+    outside it is ever found. limit: records asked for at each search. threshold: relevance, 0 to 1, below which a
+    record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's largest size.
+    trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values that cannot
+    work, RecordInvalidError for a namespace that is none.
 
     checkpointer, model: for `forget` to reach threads and their working memories: the open checkpointer of the agent,
     and a ChatDeltaMem called as the agent calls it, with the same tools and system prompt (docs/forgetting.md).
@@ -129,7 +131,8 @@ class HybridMemory(ArchiveReview):
         trim_history: absorbed messages leave the checkpoint; they are in the archive. With a model other than
         ChatDeltaMem there is no working memory, and the archive alone remembers.
         """
-        return [RecallMiddleware(self), DeltaMemMiddleware(trim_history=trim_history)]
+        ruled = self.retention if self.policy.policies else None
+        return [RecallMiddleware(self), DeltaMemMiddleware(trim_history=trim_history, policy=ruled)]
 
     def search_tool(self) -> BaseTool:
         """Return the tool `search_memory`, for agents that ask for themselves.
@@ -147,9 +150,22 @@ class HybridMemory(ArchiveReview):
     def pre_model_hook(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Do for `create_react_agent(pre_model_hook=…)` what the middleware does before a model call."""
         messages = state["messages"]
+        # Decided here first, so that the archive's thread finds the decisions.
+        ruled = [self._ruled(message, _thread(config)) for message in messages]
         self.archive(messages, _thread(config))
-        shown, _ = self.with_recalled(messages, in_prompt=messages, as_system=False)
+        context = PolicyContext(self.namespace, _thread(config))
+        shown, _ = self.with_recalled(ruled, in_prompt=ruled, as_system=False, context=context)
         return {"llm_input_messages": shown}
+
+    def _ruled(self, message: BaseMessage, thread: str | None) -> BaseMessage:
+        """Return a message as the policies let the model read it, marked if it is not to be written."""
+        if not self.policy.policies or isinstance(message, SystemMessage) or not is_written(message):
+            return message
+        decision = self.retention.decision(describe(message), thread)
+        shown = message if decision.text is None else with_text(message, decision.text)
+        if decision.working and not decision.quarantine:
+            return shown
+        return shown.model_copy(update={"additional_kwargs": {**shown.additional_kwargs, UNWRITTEN: True}})
 
     def post_model_hook(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Do for `create_react_agent(post_model_hook=…)` what the middleware does after a model call."""

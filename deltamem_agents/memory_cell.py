@@ -2,10 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.types import StateSnapshot
@@ -13,9 +13,16 @@ from langgraph.types import StateSnapshot
 from deltamem_agents.tracing import observed
 from deltamem_agents.working_memory import WorkingMemory
 
+if TYPE_CHECKING:
+    from deltamem_agents._measuring import MessageSignals
+    from deltamem_agents._turn import TurnRequest
+
+    Measure = Callable[[TurnRequest, frozenset[bytes]], Mapping[bytes, MessageSignals]]
+
 __all__ = [
     "MEMORY_KEY",
     "MemoryCell",
+    "Settling",
     "TurnReport",
     "active_cell",
     "carried_memory",
@@ -44,13 +51,23 @@ class TurnReport:
     tokens_now: int
 
 
+class Settling(Protocol):
+    """Decide about the messages of a model call before they are read; `RetentionCall` does."""
+
+    def settle(self, request: "TurnRequest", measure: "Measure") -> "TurnRequest":
+        """Return the request as it may be read and written."""
+
+    async def asettle(self, request: "TurnRequest", measure: "Measure") -> "TurnRequest":
+        """Settle without blocking the event loop."""
+
+
 @dataclass(slots=True)
 class MemoryCell:
     """Carry memory into model calls and out of them: what middleware and model share during one node.
 
     memory: what came in. out: set after a complete reply if the memory has changed. report: about the last reply.
     read_only: calls read the memory and never set out. absorb_only: they absorb what leaves the window, and answer
-    nothing.
+    nothing. settling: rules what calls write; None rules nothing.
     """
 
     memory: bytes | str | None = None
@@ -58,6 +75,7 @@ class MemoryCell:
     report: TurnReport | None = None
     read_only: bool = False
     absorb_only: bool = False
+    settling: Settling | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -104,14 +122,19 @@ def watch_absorbing() -> Iterator[list[TurnReport]]:
 
 @contextlib.contextmanager
 def use_memory(
-    memory: bytes | str | None = None, *, read_only: bool = False, absorb_only: bool = False
+    memory: bytes | str | None = None,
+    *,
+    read_only: bool = False,
+    absorb_only: bool = False,
+    settling: Settling | None = None,
 ) -> Iterator[MemoryCell]:
     """Give the model calls inside the block a memory; take `cell.out` afterwards.
 
     Calls in one block, one after the other, go on from each other's memory. Memory that messages carry is not read.
-    absorb_only: replies are empty, and cost nothing beyond what the memory absorbs.
+    absorb_only: replies are empty, and cost nothing beyond what the memory absorbs. settling: decides what of the
+    messages is written.
     """
-    cell = MemoryCell(memory, read_only=read_only, absorb_only=absorb_only)
+    cell = MemoryCell(memory, read_only=read_only, absorb_only=absorb_only, settling=settling)
     token = _CELL.set(cell)
     try:
         yield cell

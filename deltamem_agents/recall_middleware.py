@@ -1,7 +1,8 @@
 """Middleware that archives a thread's messages and shows the model what the archive recalls."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
@@ -11,8 +12,10 @@ from langgraph.runtime import Runtime
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.memory_cell import memory_from, watch_absorbing
 from deltamem_agents.messages import RECALLED_KEY
+from deltamem_agents.policy import PolicyContext
 from deltamem_agents.recalled import RecalledBlock, cited_ids
 from deltamem_agents.recalling import ArchiveRecall, in_window
+from deltamem_agents.retention import run_data
 from deltamem_agents.tracing import run_metadata
 
 __all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
@@ -31,19 +34,16 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         super().__init__()
         self._recall = recall
 
-    def before_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
-        """Archive what people and tools have said; after the call it may have left the state."""
-        self._recall.archive(state["messages"], _thread(runtime))
-
     def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Archive the reply."""
         self._recall.archive(state["messages"], _thread(runtime))
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
         """Call the model with what the archive recalls."""
-        shown, block = self._search(request)
-        with watch_absorbing() as turns, run_metadata(_told(block)):
-            response = handler(request.override(messages=shown))
+        with self._archiving(request):
+            shown, block = self._search(request)
+            with watch_absorbing() as turns, run_metadata(_told(block)):
+                response = handler(request.override(messages=shown))
         self._recall.log_absorbed(turns)
         return _annotated(response, block)
 
@@ -51,11 +51,27 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Response]]
     ) -> Response:
         """Call the model with what the archive recalls, without blocking the event loop."""
-        shown, block = await asyncio.to_thread(self._search, request)
-        with watch_absorbing() as turns, run_metadata(_told(block)):
-            response = await handler(request.override(messages=shown))
+        with self._archiving(request):
+            shown, block = await asyncio.to_thread(self._search, request)
+            with watch_absorbing() as turns, run_metadata(_told(block)):
+                response = await handler(request.override(messages=shown))
         await asyncio.to_thread(self._recall.log_absorbed, turns)
         return _annotated(response, block)
+
+    @contextlib.contextmanager
+    def _archiving(self, request: ModelRequest[Any]) -> Iterator[None]:
+        """Hand over what people and tools have said; after the call it may have left the state.
+
+        A ChatDeltaMem decides about it first, with the signals of its memory, and the archive follows.
+        """
+        later = isinstance(request.model, ChatDeltaMem) and bool(self._recall.policy.policies)
+        if not later:
+            self._recall.archive(request.state["messages"], _thread(request.runtime))
+        try:
+            yield
+        finally:
+            if later:
+                self._recall.archive(request.state["messages"], _thread(request.runtime))
 
     def _search(self, request: ModelRequest[Any]) -> tuple[list[Any], RecalledBlock | None]:
         local = isinstance(request.model, ChatDeltaMem)
@@ -64,6 +80,7 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             in_prompt=in_window(request.messages, memory_from(dict(request.state))) if local else request.messages,
             as_system=local,
             count_tokens=request.model.get_num_tokens if local else None,
+            context=PolicyContext(self._recall.namespace, _thread(request.runtime), run=run_data(request.runtime)),
         )
 
 
@@ -97,5 +114,5 @@ def _with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
     return message.model_copy(update={"response_metadata": metadata})
 
 
-def _thread(runtime: Runtime[Any]) -> str | None:
-    return None if runtime.execution_info is None else runtime.execution_info.thread_id
+def _thread(runtime: Runtime[Any] | None) -> str | None:
+    return None if runtime is None or runtime.execution_info is None else runtime.execution_info.thread_id

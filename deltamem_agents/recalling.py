@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.messages import UNWRITTEN, to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Retrieve
 from deltamem_agents.recalled import CITATION_DIGITS, Passage, RecalledBlock, Shown, lay_out_block
+from deltamem_agents.retention import Retention
 from deltamem_agents.tracing import observed
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -28,6 +30,8 @@ __all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window", "relevance"]
 
 DEFAULT_THRESHOLD = 0.4
 _SEEN = 50_000
+_COMPARED = 4  # records that a text is compared with
+_COMPARED_WORDS = 400
 
 
 class ArchiveRecall:
@@ -56,8 +60,10 @@ class ArchiveRecall:
         self.threshold = threshold
         self.budget_tokens = budget_tokens
         self.trace_text = trace_text
-        self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([] if policy is None else [policy])
-        self._writer = ArchiveWriter(store, self.policy)
+        chain = PolicyChain([]) if policy is None else policy
+        self.retention = Retention(chain, namespace=namespace, similarity=self._similarity)
+        self.policy = self.retention.policy
+        self._writer = ArchiveWriter(store, self.retention)
         self._seen: set[tuple[str | None, str, int]] = set()
         self._lock = threading.Lock()
 
@@ -95,10 +101,16 @@ class ArchiveRecall:
         *,
         in_prompt: Sequence[BaseMessage] = (),
         count_tokens: Callable[[str], int] | None = None,
+        context: PolicyContext | None = None,
     ) -> RecalledBlock:
-        """Search the archive and lay out what suits the query; what the prompt holds already is left out."""
+        """Search the archive and lay out what suits the query; what the prompt holds already is left out.
+
+        context: what policies are told of the run; None is the namespace alone.
+        """
         with observed("recall") as recall:
-            block = self._recall(query, in_prompt, count_tokens or _approximate_tokens)
+            block = self._recall(
+                query, in_prompt, count_tokens or _approximate_tokens, context or PolicyContext(self.namespace)
+            )
             verdicts = Counter(passage.verdict.replace(" ", "_") for passage in block.passages)
             recall.count(found=len(block.passages), **verdicts)
             if self.trace_text:
@@ -107,9 +119,12 @@ class ArchiveRecall:
         return block
 
     def _recall(
-        self, query: str, in_prompt: Sequence[BaseMessage], count_tokens: Callable[[str], int]
+        self,
+        query: str,
+        in_prompt: Sequence[BaseMessage],
+        count_tokens: Callable[[str], int],
+        context: PolicyContext,
     ) -> RecalledBlock:
-        context = PolicyContext(self.namespace)
         decision = self.policy.retrieve(query, context)
         if not decision.allowed:
             self.store.records.audit(self.namespace, searched(query, decision, ()))
@@ -135,6 +150,13 @@ class ArchiveRecall:
         if turns:
             self.store.records.audit_all(self.namespace, absorbed(turns))
 
+    def _similarity(self, text: str, context: PolicyContext, message_id: str) -> float | None:
+        """Say how near a text is to the nearest other record; in words, where vectors cannot tell."""
+        self._writer.wait()
+        hits = self.store.recall(self.namespace, text, limit=_COMPARED) if text.strip() else []
+        others = [hit for hit in hits if (hit.record.thread, hit.record.message_id) != (context.thread, message_id)]
+        return max((likeness(text, hit.record.text, hit.meaning) for hit in others), default=0.0)
+
     def _presented(
         self, query: str, hits: Sequence[Hit], context: PolicyContext
     ) -> tuple[list[Passage], list[Shown], list[AuditEvent]]:
@@ -158,6 +180,7 @@ class ArchiveRecall:
         in_prompt: Sequence[BaseMessage],
         as_system: bool,
         count_tokens: Callable[[str], int] | None = None,
+        context: PolicyContext | None = None,
     ) -> tuple[list[BaseMessage], RecalledBlock | None]:
         """Put the recalled block directly before the newest user message, if there is one and something was found.
 
@@ -167,12 +190,21 @@ class ArchiveRecall:
         at = next((i for i in range(len(messages) - 1, -1, -1) if isinstance(messages[i], HumanMessage)), None)
         if at is None:
             return list(messages), None
-        block = self.recall(messages[at].text, in_prompt=in_prompt, count_tokens=count_tokens)
+        block = self.recall(messages[at].text, in_prompt=in_prompt, count_tokens=count_tokens, context=context)
         if block.text is None:
             return list(messages), block
         kind = SystemMessage if as_system else HumanMessage
         shown = kind(block.text, id=f"recalled-{messages[at].id}", additional_kwargs={UNWRITTEN: True})
         return [*messages[:at], shown, *messages[at:]], block
+
+
+def likeness(text: str, other: str, meaning: float | None) -> float:
+    """Say from 0 to 1 how alike two texts are; 1 is the same words in the same order.
+
+    meaning: their cosine similarity, where it is known.
+    """
+    words, others = (part.split()[:_COMPARED_WORDS] for part in (text, other))
+    return max(meaning or 0.0, SequenceMatcher(None, words, others, autojunk=False).ratio())
 
 
 def _passage(query: str, hit: Hit, text: str) -> Passage:

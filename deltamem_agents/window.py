@@ -5,7 +5,7 @@ units leave it from the front.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,12 +86,14 @@ def plan_turn(
     trailing: int,
     window_tokens: int,
     keep_tokens: int,
+    left_out: Collection[int] = (),
 ) -> TurnPlan:
     """Move the watermark if the window has more than window_tokens tokens.
 
     lengths: tokens of each selected message. trailing: tokens after the last message (the generation prompt). System
     messages do not count. What stays has at most keep_tokens, but always the newest unit, and everything from the
-    newest user message on where that fits. Raises WindowOverflowError if the newest unit alone does not fit.
+    newest user message on where that fits. left_out: messages that leave the window without being read again, as if
+    they had never been said. Raises WindowOverflowError if the newest unit alone does not fit.
     """
     talk = [index for index in selection.indices if entries[index].role != "system"]
     units = _units(entries, talk)
@@ -106,7 +108,7 @@ def plan_turn(
     first = _first_kept(entries, units, sizes, room=window_tokens - trailing, keep_tokens=keep_tokens)
     leaving = units[:first]
     return TurnPlan(
-        _passes(leaving, lengths, window_tokens),
+        _passes(leaving, {**lengths, **dict.fromkeys(left_out, 0)}, window_tokens),
         tuple(itertools.chain.from_iterable(leaving)),
         tuple(itertools.chain.from_iterable(units[first:])),
     )

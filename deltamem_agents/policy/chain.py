@@ -112,6 +112,12 @@ class PolicyChain:
         self.policies = tuple(policies)
         self.timeout = timeout
 
+    def split(self) -> "tuple[PolicyChain, PolicyChain]":
+        """Return the policies before the first that looks at signals, and that one with all after it."""
+        at = next((place for place, policy in enumerate(self.policies) if policy.needs), len(self.policies))
+        before, after = self.policies[:at], self.policies[at:]
+        return PolicyChain(before, timeout=self.timeout), PolicyChain(after, timeout=self.timeout)
+
     def retain(self, message: PolicyMessage, signals: Signals | None = None) -> Retain:
         """Decide about a message; `text` of the decision is set if it was redacted."""
         return self._run(self._retain(message, signals or Signals()))

@@ -7,7 +7,18 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
 
-__all__ = ["Decision", "Forget", "Present", "RedactedSpan", "Retain", "Retrieve", "Trust", "redacted", "strictest"]
+__all__ = [
+    "Decision",
+    "Forget",
+    "Present",
+    "RedactedSpan",
+    "Retain",
+    "Retrieve",
+    "Trust",
+    "joined",
+    "redacted",
+    "strictest",
+]
 
 Action = Literal["show", "mask", "withhold", "quarantine"]
 _SEVERITY: tuple[Action, ...] = ("show", "mask", "withhold", "quarantine")
@@ -155,6 +166,14 @@ def strictest(decisions: Sequence[AnyDecision]) -> AnyDecision:
             "parts": tuple(decisions),
         }
     )
+
+
+def joined(first: Retain, rest: Retain) -> Retain:
+    """Compose two composed decisions about one message, the second about the text that the first left."""
+    parts = [part for whole in (first, rest) for part in whole.parts or (whole,)]
+    together = strictest([part for part in parts if isinstance(part, Retain)])
+    text = first.text if rest.text is None else rest.text
+    return together.model_copy(update={"text": text})
 
 
 def _strictest_retain(decisions: Sequence[Retain]) -> Mapping[str, object]:

@@ -10,8 +10,9 @@ from deltamem_agents.policy.decisions import Forget, Present, Retain, Retrieve, 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
-__all__ = ["MemoryPolicy", "PolicyContext", "PolicyMessage", "RecordLike", "Signals", "describe"]
+__all__ = ["EVERY_SIGNAL", "MemoryPolicy", "PolicyContext", "PolicyMessage", "RecordLike", "Signals", "describe"]
 
+EVERY_SIGNAL = frozenset({"surprise", "similarity"})
 _SOURCES = {"human": "user", "user": "user", "ai": "agent", "assistant": "agent", "system": "system"}
 
 
@@ -61,7 +62,10 @@ class PolicyContext:
 
 @dataclass(frozen=True, slots=True)
 class PolicyMessage:
-    """Hold what a policy sees of a message: text, role, source, and the lowest trust of what it was made from."""
+    """Hold what a policy sees of a message: text, role, source, and the lowest trust of what it was made from.
+
+    calls: the names of the tools that it calls.
+    """
 
     text: str
     source: str = "user"
@@ -69,6 +73,7 @@ class PolicyMessage:
     trust: Trust = Trust.HIGH
     tags: tuple[str, ...] = ()
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    calls: tuple[str, ...] = ()
 
     @property
     def role(self) -> str:
@@ -82,8 +87,9 @@ class PolicyMessage:
 class Signals:
     """Hold what is known of a message beside its text; None is not known.
 
-    surprise: the working memory's mean prediction error ‖v - S k‖ over the message's tokens. gate: its mean write gate,
-    0 to 1. similarity: of the nearest record in the archive, 0 to 1; 1 is the same text.
+    surprise: how badly the working memory predicts the message, ‖v - S k‖ / ‖v‖ as mean over its tokens and the layers;
+    0 is known, 1 new, above 1 contradicts. gate: its mean write gate, 0 to 1. similarity: of the nearest record in the
+    archive, 0 to 1; 1 is the same text.
     """
 
     surprise: float | None = None
@@ -100,6 +106,14 @@ class MemoryPolicy:
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "1"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Name the signals that `retain` looks at: "surprise" (with the gate) and "similarity".
+
+        Each costs something; say less if yours needs less. A class without a `retain` of its own needs none.
+        """
+        return frozenset() if type(self).retain is MemoryPolicy.retain else EVERY_SIGNAL
 
     def retain(self, message: PolicyMessage, signals: Signals) -> Retain | Awaitable[Retain]:  # noqa: ARG002
         """Decide whether a message is written to the working memory and to the archive, and how."""
@@ -125,4 +139,5 @@ def describe(message: "BaseMessage", *, trust: Trust = Trust.HIGH) -> PolicyMess
     """
     kind = getattr(message, "role", message.type)
     source = _SOURCES.get(kind, f"tool:{message.name or 'unknown'}")
-    return PolicyMessage(str(message.text), source, message.id or "", trust)
+    calls = tuple(call["name"] for call in getattr(message, "tool_calls", ()))
+    return PolicyMessage(str(message.text), source, message.id or "", trust, calls=calls)

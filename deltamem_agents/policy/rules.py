@@ -21,6 +21,11 @@ class Rule(BaseModel, MemoryPolicy):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Name the signals that `retain` looks at: none, unless a rule says otherwise."""
+        return frozenset()
+
 
 def matches(source: str, patterns: Iterable[str]) -> bool:
     """Tell whether a source is one of these, where tool:* is every tool."""
@@ -100,6 +105,11 @@ class Novelty(Rule):
     similarity: float = Field(default=0.98, gt=0, le=1)
     surprise: float = Field(default=0.0, ge=0)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Name similarity, and surprise where a threshold is set."""
+        return frozenset({"similarity", "surprise"} if self.surprise > 0 else {"similarity"})
+
     def retain(self, message: PolicyMessage, signals: Signals) -> Retain:  # noqa: ARG002
         """Compare the signals with the thresholds."""
         known = signals.similarity is not None and signals.similarity >= self.similarity
@@ -110,7 +120,10 @@ class Novelty(Rule):
 
 
 class Budget(Rule):
-    """Bound what a namespace holds: records, and bytes of text."""
+    """Bound what a namespace of the archive holds: records, and bytes of text with every version.
+
+    HybridMemory makes room after a write: the least trusted go first, then the oldest.
+    """
 
     name: ClassVar[str] = "budget"
     records: PositiveInt = 100_000
@@ -121,18 +134,6 @@ class Budget(Rule):
         size = len(message.text.encode("utf-8", "surrogatepass"))
         fits = size <= self.bytes
         return Retain(archive=fits, reason="within budget" if fits else f"{size} bytes exceed the budget")
-
-    def excess(self, records: Iterable[RecordLike]) -> list[str]:
-        """Name the records that must go for the rest to fit: least trusted first, then oldest."""
-        ordered = sorted(records, key=lambda record: (record.trust, record.created))
-        count, size = len(ordered), sum(len(record.text.encode()) for record in ordered)
-        names = []
-        for record in ordered:
-            if count <= self.records and size <= self.bytes:
-                break
-            names.append(record.id)
-            count, size = count - 1, size - len(record.text.encode())
-        return names
 
 
 class LegalHold(Rule):

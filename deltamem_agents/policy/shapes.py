@@ -15,6 +15,8 @@ _DEEDS = (
     r"(?:run|execute|use|add|send|post|append|include|install|remember|store|save|update|delete|disable|upload|e-?mail"
     r"|forward|skip|set|put|copy|commit|push|publish|ignore|open|visit|fetch|download|reply|respond|tell|switch|change)"
 )
+# What a project has a way of doing.
+_WORK = r"(?:tests?|lint(?:ing)?|builds?|format(?:ting)?|deploy(?:ment)?|install(?:ation)?|releases?|default|package)"
 
 
 def _shape(*alternatives: str) -> re.Pattern[str]:
@@ -67,6 +69,14 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"\b(?:approved|trusted|whitelisted|official|internal|company)\s+(?:package\s+)?(?:registry|mirror|index|proxy)\b",
         r"\b(?:registry|mirror|index|remote|endpoint|proxy|host)\s+(?:has\s+)?(?:moved|changed)\s+to\b",
         r"\binstead\s+of\b[^\n]{0,80}\bfrom\ now\b",
+        rf"\b{_WORK}\s+(?:commands?|tool|rule|branch|manager)\s*(?:is|are|was|will|has|to|:|for)\s",
+        rf"\b(?:as|for|is|set|switched|changed?)\s+(?:the|our)\s+{_WORK}\s+(?:commands?|tool|rule|branch|manager)\b",
+        rf"\b{_WORK}s?\s+(?:is|are)\s+(?:now\s+|always\s+)?(?:run|done|made|started|built|managed|shipped)\s+"
+        r"(?:with|by|via|through|using)\b",
+        rf"\bwe\s+(?:now\s+|always\s+)?(?:run|{_WORK}|merge|store|ship)\s[^\n]{{0,60}}\b(?:with|to|into|in|via|by)\b",
+        r"\b(?:forget|drop)\s+the\s+(?:old|previous|former)\b",
+        rf"\bbefore\s+(?:a|an|each|every|any)\s+\w+,\s*{_WORK}\b",
+        rf"\bto\s+(?:run\s+the\s+)?{_WORK}\b[^,\n]{{0,40}},\s*(?:always\s+)?{_DEEDS}\b",
     ),
 }
 

@@ -34,7 +34,8 @@ class SourceTrust(Rule):
     """Give each source its trust, and quarantine what an untrusted one phrases as an instruction.
 
     levels: trust of a source; the longest pattern that matches counts, and a source that none matches is LOW.
-    trusted_from: a source below this is untrusted. A message's own trust, of what it was made from, can only lower it.
+    trusted_from: a source below this is untrusted. A message's own trust, of what it was made from, can only lower it;
+    a call of a tool that was made from untrusted text is quarantined whatever it says.
     """
 
     name: ClassVar[str] = "trust"
@@ -44,7 +45,9 @@ class SourceTrust(Rule):
     def retain(self, message: PolicyMessage, signals: Signals) -> Retain:  # noqa: ARG002
         """Set the trust; quarantine instructions of untrusted sources."""
         trust = lowest_trust([self.level(message.source), message.trust])
-        shapes = () if trust >= self.trusted_from else instruction_shapes(message.text)
+        untrusted = trust < self.trusted_from
+        shapes = instruction_shapes(message.text) if untrusted else ()
+        shapes += ("call",) if untrusted and message.calls else ()
         if not shapes:
             return Retain(trust=trust, reason=f"{message.source} has trust {trust.name}")
         return Retain(

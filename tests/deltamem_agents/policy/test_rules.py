@@ -94,19 +94,6 @@ def test_unknown_signals_decide_nothing() -> None:
     assert not Novelty(similarity=0.01, surprise=100).retain(PolicyMessage("x"), Signals()).restricts()
 
 
-def test_the_least_useful_records_go_first() -> None:
-    """Over budget, the least trusted go first, then the oldest, and no more than needed."""
-    records = [
-        Stored("old", created=NOW - timedelta(days=9)),
-        Stored("new"),
-        Stored("web", trust=Trust.LOW),
-        Stored("tool", trust=Trust.LOW, created=NOW - timedelta(days=1)),
-    ]
-    assert Budget(records=4).excess(records) == []
-    assert Budget(records=1).excess(records) == ["tool", "web", "old"]
-    assert Budget(bytes=9).excess(records) == ["tool", "web"]
-
-
 def test_a_message_beyond_the_whole_budget_is_not_archived() -> None:
     """What could not fit if all else went is refused."""
     rule = Budget(bytes=4)

@@ -1,0 +1,30 @@
+"""Say what a namespace holds, and which of it is the least useful."""
+
+from sqlalchemy import Engine, LargeBinary, cast, func, select
+
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.records import Namespace, Record, namespace_key
+from deltamem_agents.archive.tables import records
+
+__all__ = ["least_useful", "usage"]
+
+
+def usage(engine: Engine, namespace: Namespace) -> tuple[int, int]:
+    """Return how many records a namespace holds, and the bytes of their texts, every version counted."""
+    if engine.dialect.name == "postgresql":
+        size = func.octet_length(records.c.text)
+    else:
+        size = func.length(cast(records.c.text, LargeBinary))
+    newest = func.count().filter(records.c.superseded_by.is_(None))
+    held = select(newest, func.coalesce(func.sum(size), 0)).where(records.c.namespace == namespace_key(namespace))
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        count, size = connection.execute(held).one()
+    return int(count), int(size)
+
+
+def least_useful(engine: Engine, namespace: Namespace, limit: int, offset: int = 0) -> list[Record]:
+    """Return records at their newest version, the least trusted first, then the oldest."""
+    mine = (records.c.namespace == namespace_key(namespace)) & records.c.superseded_by.is_(None)
+    ordered = select(records).where(mine).order_by(records.c.trust, records.c.created, records.c.position)
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        return [Record.from_row(row) for row in connection.execute(ordered.limit(limit).offset(offset)).mappings()]

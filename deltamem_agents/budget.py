@@ -1,0 +1,55 @@
+"""Keep a namespace of the archive within the budget that its policies set."""
+
+import logging
+
+from deltamem_agents.archive.records import Namespace, Record
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.usage import least_useful, usage
+from deltamem_agents.policy import Budget, PolicyChain, PolicyContext
+
+__all__ = ["keep_within_budget"]
+
+_log = logging.getLogger(__name__)
+_BATCH = 100
+
+
+def keep_within_budget(store: MemoryStore, policy: PolicyChain, namespace: Namespace) -> int:
+    """Delete the least useful records until the rest fits; return how many went.
+
+    The policies are asked about each (`forget`): one that is held stays, and the next one goes. If all that is left is
+    held, the log says so.
+    """
+    budgets = [one for one in policy.policies if isinstance(one, Budget)]
+    gone = kept = 0
+    while budgets:
+        count, size = usage(store.engine, namespace)
+        records = max(0, count - min(one.records for one in budgets))
+        excess = max(0, size - min(one.bytes for one in budgets))
+        if not records and not excess:
+            break
+        candidates = least_useful(store.engine, namespace, _BATCH, kept)
+        if not candidates:
+            _log.warning("a namespace is over its budget by %d records and %d bytes, all held", records, excess)
+            break
+        chosen = _chosen(candidates, policy, namespace, records, excess, count)
+        kept += sum(not erase for _, erase in chosen)
+        ids = [record.id for record, erase in chosen if erase]
+        gone += len(ids)
+        store.records.delete(namespace, ids)
+    return gone
+
+
+def _chosen(
+    candidates: list[Record], policy: PolicyChain, namespace: Namespace, records: int, size: int, count: int
+) -> list[tuple[Record, bool]]:
+    """Say of the first of the candidates whether they go, until enough do; `records` and `size` are too many."""
+    context = PolicyContext(namespace, records=count)
+    chosen = []
+    for record in candidates:
+        if records <= 0 and size <= 0:
+            break
+        erase = policy.forget(record, context).action == "erase"
+        chosen.append((record, erase))
+        records -= erase
+        size -= erase * len(record.text.encode())
+    return chosen

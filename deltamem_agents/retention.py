@@ -1,0 +1,248 @@
+"""Ask the policies about each message once, for every tier: what is written, faded, redacted, kept out."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.runtime import Runtime
+
+from backbone import DeltaMemError
+from deltamem_agents._effects import Effect, Steps, ado, blocking, do
+from deltamem_agents._measuring import MessageSignals
+from deltamem_agents._turn import TurnRequest
+from deltamem_agents.decided import Kept, as_decided, decided_from_bytes, decided_to_bytes
+from deltamem_agents.messages import is_written, to_entries
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals, Trust
+from deltamem_agents.policy import describe as described
+from deltamem_agents.policy.decisions import joined
+from deltamem_agents.window import select_messages
+from deltamem_agents.working_memory import WorkingMemory
+
+__all__ = ["Measure", "Retention", "RetentionCall", "run_data", "with_text"]
+
+_log = logging.getLogger(__name__)
+_REMEMBERED = 2_000
+
+Measure = Callable[[TurnRequest, frozenset[bytes]], Mapping[bytes, MessageSignals]]
+Similarity = Callable[[str, PolicyContext, str], float | None]
+
+
+class Retention:
+    """Hold the policies of a memory, and what they have lately decided.
+
+    policy: one policy or a chain. namespace: whose memory it is. similarity: says how near a text (of a message with
+    this context and id) is to what the archive has; None where there is none. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyChain | MemoryPolicy,
+        *,
+        namespace: tuple[str, ...] = (),
+        similarity: Similarity | None = None,
+    ) -> None:
+        self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([policy])
+        self.namespace = namespace
+        self.before, self.after = self.policy.split()
+        self.needs = frozenset(need for one in self.after.policies for need in one.needs)
+        self._similarity = similarity
+        self._lately: OrderedDict[tuple[str | None, str, int], Retain] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def call(self, kept: object, thread: str | None, run: Mapping[str, Any]) -> "RetentionCall":
+        """Begin a model call. kept: what the thread's state has of decisions; run: the graph's run context.
+
+        Raises StateFormatError for what is no such state.
+        """
+        return RetentionCall(self, PolicyContext(self.namespace, thread, run=run), decided_from_bytes(kept))
+
+    def decision(self, message: PolicyMessage, thread: str | None) -> Retain:
+        """Return what was decided about a message, or decide now, without the working memory's signals."""
+        known = self.lately(message, thread)
+        if known is None:
+            context = PolicyContext(self.namespace, thread)
+            signals = Signals(similarity=self.similarity(message, context), context=context)
+            known = self.policy.retain(message, signals)
+            self.remember(message, thread, known)
+        return known
+
+    def lately(self, message: PolicyMessage, thread: str | None) -> Retain | None:
+        """Return what this process has decided about a message, as long as it remembers."""
+        with self._lock:
+            return self._lately.get((thread, message.id, hash(message.text))) if message.id else None
+
+    def remember(self, message: PolicyMessage, thread: str | None, decision: Retain) -> None:
+        """Keep a decision under the message's text, and under the text that it is left with."""
+        if not message.id:
+            return
+        with self._lock:
+            for text in {message.text, message.text if decision.text is None else decision.text}:
+                self._lately[thread, message.id, hash(text)] = decision
+            while len(self._lately) > _REMEMBERED:
+                self._lately.popitem(last=False)
+
+    def similarity(self, message: PolicyMessage, context: PolicyContext) -> float | None:
+        """Say how near a message is to what the archive has, if a policy asks and there is an archive."""
+        if self._similarity is None or "similarity" not in self.needs:
+            return None
+        try:
+            return self._similarity(message.text, context, message.id)
+        except DeltaMemError as error:
+            _log.warning("similarity to the archive is not known: %s", type(error).__name__)
+            return None
+
+
+class RetentionCall:
+    """Decide about the messages of one model call, and about its reply.
+
+    decided: what the thread's checkpoint keeps. changed: messages whose text was redacted, by id.
+    """
+
+    def __init__(self, retention: Retention, context: PolicyContext, decided: Mapping[bytes, Kept]) -> None:
+        self.decided = dict(decided)
+        self.changed: dict[str, BaseMessage] = {}
+        self._retention = retention
+        self._context = context
+        self._last: tuple[TurnRequest, Measure] | None = None
+
+    def settle(self, request: TurnRequest, measure: Measure) -> TurnRequest:
+        """Return the request as the policies leave it; raises what reading the request's memory or prompt raises."""
+        return do(self._settle(request, measure))
+
+    async def asettle(self, request: TurnRequest, measure: Measure) -> TurnRequest:
+        """Settle without blocking the event loop; hooks that are `async def` run in it."""
+        return await ado(self._settle(request, measure))
+
+    def settle_reply(self, reply: BaseMessage, memory: bytes | str | None) -> BaseMessage:
+        """Return the reply as the policies leave it; memory: what the turn has left."""
+        return do(self._settle_reply(reply, memory))
+
+    async def asettle_reply(self, reply: BaseMessage, memory: bytes | str | None) -> BaseMessage:
+        """Settle the reply without blocking the event loop."""
+        return await ado(self._settle_reply(reply, memory))
+
+    def to_bytes(self, messages: Sequence[BaseMessage], memory: bytes | str | None) -> bytes:
+        """Write what is to be kept: decisions about these messages, but for those that this memory has absorbed.
+
+        Give the memory that the call began with: a checkpoint has the decisions that led to its own, so that the call
+        can be made again from it and the one before.
+        """
+        absorbed = set() if memory is None else set(WorkingMemory.from_bytes(memory).digests)
+        return decided_to_bytes(self.decided, {entry.digest for entry in to_entries(messages)} - absorbed)
+
+    def _settle(self, request: TurnRequest, measure: Measure) -> Steps[TurnRequest]:
+        memory = None if request.memory is None else WorkingMemory.from_bytes(request.memory)
+        entries = to_entries(request.messages)
+        digests, forgot = ((), False) if memory is None else (memory.digests, memory.forgot_digests)
+        selection = select_messages(entries, digests, forgot_digests=forgot)
+        shown = [i for i in selection.indices if entries[i].role != "system" and i not in selection.repeated]
+        settled = yield from self._decide(request, shown, measure)
+        self._last = settled, measure
+        return settled
+
+    def _settle_reply(self, reply: BaseMessage, memory: bytes | str | None) -> Steps[BaseMessage]:
+        if self._last is None or not isinstance(reply, AIMessage) or reply.id is None:
+            return reply
+        request, measure = self._last
+        longer = replace(request, messages=(*request.messages, reply), memory=memory)
+        settled = yield from self._decide(longer, [len(request.messages)], _forgiving(measure))
+        return settled.messages[-1]
+
+    def _decide(self, request: TurnRequest, shown: Sequence[int], measure: Measure) -> Steps[TurnRequest]:
+        """Ask the policies that need no signals about what is new, then measure it, then ask the others."""
+        retention, thread = self._retention, self._context.thread
+        entries = to_entries(request.messages)
+        messages, pending = list(request.messages), dict[int, tuple[PolicyMessage, Retain]]()
+        for index in shown:
+            digest, message = entries[index].digest, messages[index]
+            if digest in self.decided:
+                messages[index] = self.changed.get(message.id or "", message)
+            if digest in self.decided or not is_written(message):
+                continue
+            # What is said while quarantined text can be read may come from it.
+            tainted = isinstance(message, AIMessage) and any(
+                entry.digest in self.decided and self.decided[entry.digest].quarantined for entry in entries
+            )
+            seen = described(message, trust=Trust.LOW if tainted else Trust.HIGH)
+            decision = retention.lately(seen, thread)
+            if decision is None:
+                decision = yield _asked(retention.before, seen, Signals(context=self._context))
+                pending[index] = seen, decision
+            messages[index] = self._apply(digest, message, decision)
+        request = replace(request, messages=tuple(messages))
+        if pending:
+            request = yield from self._decide_with_signals(request, pending, measure)
+        # A message without an id is known by its text, which may be another one now.
+        for old, new in zip(entries, to_entries(request.messages), strict=True):
+            if old.digest in self.decided:
+                self.decided.setdefault(new.digest, self.decided[old.digest])
+        return as_decided(request, self.decided)
+
+    def _decide_with_signals(
+        self, request: TurnRequest, pending: Mapping[int, tuple[PolicyMessage, Retain]], measure: Measure
+    ) -> Steps[TurnRequest]:
+        retention, messages = self._retention, list(request.messages)
+        entries = to_entries(messages)
+        signals: Mapping[bytes, MessageSignals] = {}
+        if "surprise" in retention.needs:
+            wanted = frozenset(entries[index].digest for index in pending)
+            signals = yield blocking(lambda: measure(as_decided(request, self.decided), wanted))
+        for index, (seen, decision) in pending.items():
+            digest = entries[index].digest
+            if retention.after.policies:
+                left = replace(seen, text=seen.text if decision.text is None else decision.text)
+                similar = yield blocking(partial(retention.similarity, left, self._context))
+                surprise, gate = signals.get(digest, (None, None))
+                told = Signals(surprise, gate, similar, self._context)
+                rest = yield _asked(retention.after, left, told)
+                decision = joined(decision, rest) if retention.before.policies else rest  # noqa: PLW2901
+            retention.remember(seen, self._context.thread, decision)
+            messages[index] = self._apply(digest, messages[index], decision)
+        return replace(request, messages=tuple(messages))
+
+    def _apply(self, digest: bytes, message: BaseMessage, decision: Retain) -> BaseMessage:
+        """Note what was decided about a message, and return it as it is from now on."""
+        self.decided[digest] = Kept.of(decision)
+        if decision.text is None or decision.text == message.text:
+            return message
+        message = with_text(message, decision.text)
+        if message.id is not None:
+            self.changed[message.id] = message
+        return message
+
+
+def run_data(runtime: Runtime[Any] | None) -> Mapping[str, Any]:
+    """Return a graph's run context as policies see it: a mapping, or the fields of a dataclass or a model."""
+    context = None if runtime is None else runtime.context
+    return context if isinstance(context, Mapping) else getattr(context, "__dict__", {})
+
+
+def with_text(message: BaseMessage, text: str) -> BaseMessage:
+    """Return a message with another text; blocks that are no text stay."""
+    if isinstance(message.content, str):
+        return message.model_copy(update={"content": text})
+    kinds = {"text", "input_text", "output_text"}
+    others = [b for b in message.content if not isinstance(b, str) and b.get("type") not in kinds]
+    return message.model_copy(update={"content": [{"type": "text", "text": text}, *others]})
+
+
+def _asked(chain: PolicyChain, message: PolicyMessage, signals: Signals) -> Effect:
+    return Effect(lambda: chain.retain(message, signals), lambda: chain.aretain(message, signals))
+
+
+def _forgiving(measure: Measure) -> Measure:
+    """Measure, or nothing: a reply that no window can show has been said all the same, and counts as not measured."""
+
+    def measured(request: TurnRequest, wanted: frozenset[bytes]) -> Mapping[bytes, MessageSignals]:
+        try:
+            return measure(request, wanted)
+        except DeltaMemError as error:
+            _log.warning("the surprise of a reply is not known: %s", type(error).__name__)
+            return {}
+
+    return measured
