@@ -1,7 +1,7 @@
 """Say what each checkpoint of a thread would hold if some of its messages had never been there."""
 
 import base64
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -9,6 +9,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from deltamem_agents._chunks import PROVIDER
+from deltamem_agents.decided import Kept, decided_from_bytes, decided_key
 from deltamem_agents.forgetting.packed import Extension, fields_of
 from deltamem_agents.forgetting.rows import CheckpointRows, Stored
 from deltamem_agents.memory_cell import MEMORY_KEY
@@ -17,8 +18,9 @@ from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["Absorb", "Item", "Outcome", "Replay", "items_of", "memory_channels", "message_channel"]
 
-Absorb = Callable[[Sequence[BaseMessage], bytes | None], bytes | None]
-"""Return the memory after a model call with these messages and this memory; nothing is answered."""
+Absorb = Callable[[Sequence[BaseMessage], bytes | None, Mapping[bytes, Kept]], bytes | None]
+"""Return the memory after a model call with these messages, this memory, and what policies decided about messages;
+nothing is answered."""
 
 _MAGIC: Final = b"DELTAMWM"
 _TOLERANCE: Final = 1e-3
@@ -97,6 +99,7 @@ class Replay:
         self._absorb = absorb
         self._channel = channel
         self._digests: set[bytes] = set()
+        self._decided: dict[bytes, Kept] = {}
         self._steps: dict[str | None, bytes | None] = {}
 
     @property
@@ -107,6 +110,8 @@ class Replay:
     def run(self, stored: Sequence[Stored], transcripts: Sequence[Sequence[Item]]) -> dict[str, Outcome]:
         """Return the outcome of each checkpoint by its id; the oldest come first, and so do parents."""
         self._digests = {to_entries([HumanMessage("", id=name)])[0].digest for name in self._gone}
+        for one in stored:
+            self._decided |= decided_from_bytes(one.values.get(decided_key(self._channel or "")))
         found: dict[str, Outcome] = {}
         before: dict[str, tuple[Stored, Sequence[Item]]] = {}
         for one, items in zip(stored, transcripts, strict=True):
@@ -178,7 +183,7 @@ class Replay:
         replies = [item for item in new if _is_reply(item) or (changed and isinstance(item.message, AIMessage))]
         kept_replies = [item for item in replies if item.id not in self._gone]
         if changed and replies and one.source == "loop" and self._absorb is not None and self.exact is None:
-            made = self._absorb([item.message for item in earlier], self.memory(parent, earlier))
+            made = self._absorb([item.message for item in earlier], self.memory(parent, earlier), self._decided)
             self.exact = _equal(made, memory)
         if self._absorb is None:
             after = past.memory if tainted else memory
@@ -211,7 +216,7 @@ class Replay:
         answered = next((item for item in reversed(items) if item.message.type != "system"), None)
         if self._absorb is None or answered is None or isinstance(answered.message, AIMessage):
             return memory
-        return self._absorb([item.message for item in items], memory)
+        return self._absorb([item.message for item in items], memory, self._decided)
 
 
 def _digests(memory: bytes | None) -> set[bytes]:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
 
 from deltamem_agents import ChatDeltaMem, DeltaMemMessagesState, use_memory
 from deltamem_agents.middleware import _removals
+from deltamem_agents.policy import MemoryPolicy
+from deltamem_agents.retention import Retention
 
 Turn = tuple[str, str]
 SCRIPT: list[Turn] = [
@@ -19,16 +22,27 @@ SCRIPT: list[Turn] = [
 ]
 
 
-def scripted(model: ChatDeltaMem, replies: dict[str, AIMessage], saver: Any, *, trim: bool = False) -> Any:
+def scripted(
+    model: ChatDeltaMem,
+    replies: dict[str, AIMessage],
+    saver: Any,
+    *,
+    trim: bool = False,
+    policy: MemoryPolicy | None = None,
+) -> Any:
     """Compile a graph whose node makes the model's turn, and then says what the script says."""
+    retention = None if policy is None else Retention(policy)
 
-    def node(state: dict[str, Any]) -> dict[str, Any]:
+    def node(state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         messages = state["messages"]
-        with use_memory(state.get("delta_mem")) as cell:
+        thread = config["configurable"]["thread_id"]
+        call = None if retention is None else retention.call(state.get("delta_mem_decided"), thread, {})
+        with use_memory(state.get("delta_mem"), settling=call) as cell:
             made = model.invoke(messages)
         reply = replies[messages[-1].id].model_copy(update={"response_metadata": made.response_metadata})
         removed = _removals(messages, cell.out) if trim and cell.out is not None else []
-        return {"messages": [*removed, reply], **cell.update()}
+        kept = {} if call is None else {"delta_mem_decided": call.to_bytes([*messages, reply], cell.memory)}
+        return {"messages": [*removed, reply], **cell.update(), **kept}
 
     builder = StateGraph(DeltaMemMessagesState, input_schema=MessagesState, output_schema=MessagesState)
     builder.add_node("model", node)

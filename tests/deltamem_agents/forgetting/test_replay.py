@@ -11,6 +11,7 @@ from deltamem_agents import ChatDeltaMem, memory_from, open_checkpointer, use_me
 from deltamem_agents.forgetting.histories import erase_from_thread
 from deltamem_agents.forgetting.replaying import absorber
 from deltamem_agents.forgetting.savers import rows_of
+from deltamem_agents.policy import MemoryPolicy, PolicyMessage, Retain, Signals
 from tests.deltamem_agents.forgetting.conftest import SCRIPT, scripted, talk
 
 EVERY = range(len(SCRIPT))
@@ -58,6 +59,32 @@ def test_the_memory_is_that_of_a_thread_that_never_had_the_turn(adapter: str) ->
         report = erase_from_thread(rows_of(saver), "all", {"u2", "a2"}, absorber(model))
         assert (report.memory, report.exact) == ("replayed", True)
         assert_same(graph, "all", "never")
+
+
+class NothingOfTurnFour(MemoryPolicy):
+    """Keep one turn out of the working memory."""
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        return Retain(working="turn 4" not in message.text, reason="turn 4")
+
+
+def test_a_replay_writes_what_policies_had_decided(make_model: Make) -> None:
+    """What a policy kept out of the memory stays out when the rest is replayed."""
+    model = make_model(**SMALL)
+    replies: dict[str, AIMessage] = {}
+    with open_checkpointer("memory://") as saver:
+        graph = scripted(model, replies, saver, policy=NothingOfTurnFour())
+        talk(graph, replies, "all", EVERY)
+        talk(graph, replies, "never", without(2))
+        report = erase_from_thread(rows_of(saver), "all", {"u2", "a2"}, absorber(model))
+        assert (report.memory, report.exact) == ("replayed", True)
+        assert_same(graph, "all", "never")
+        free = scripted(model, replies, saver)
+        talk(free, replies, "free", without(2))
+        ruled, all_written = (memory_from(graph.get_state(config(name)).values) for name in ("never", "free"))
+        assert ruled is not None
+        assert all_written is not None
+        assert ruled.state.distance(all_written.state) > 0
 
 
 def test_a_turn_that_only_absorbs_leaves_the_memory_of_a_turn_that_answers(make_model: Make) -> None:
