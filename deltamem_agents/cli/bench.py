@@ -12,7 +12,7 @@ __all__ = ["bench"]
 
 Parts = Annotated[
     list[str] | None,
-    typer.Argument(help="turns, first-token, overhead, ratios, start, redaction, recall; all if left out."),
+    typer.Argument(help="turns, first-token, overhead, ratios, start, redaction, archive, recall; all if left out."),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Measure little: does every part run?")]
 Picture = Annotated[

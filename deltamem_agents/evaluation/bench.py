@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backbone import ConfigError
+from deltamem_agents.evaluation.archive_bench import measure_archive
 from deltamem_agents.evaluation.first_token import compare_first_tokens
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
 from deltamem_agents.evaluation.redaction import measure_redaction
@@ -27,7 +28,8 @@ class Scale:
     turns: turns of each long thread. compared: turns set against the full history. first_token: the turn whose first
     token is timed with and without a prefix cache. prefill_tokens: prompt of the overhead measurement. recall: (facts,
     distance in tokens) of each row. recall_threads: conversations a row. starts: times each program is started.
-    repeats: runs of which a median is taken. quick_ratios: measure bench-512 at its smallest.
+    repeats: runs of which a median is taken. quick_ratios: measure bench-512 at its smallest. archive: records of each
+    archive that is searched.
     """
 
     turns: int
@@ -39,10 +41,33 @@ class Scale:
     starts: int
     repeats: int
     quick_ratios: bool
+    archive: tuple[int, ...]
 
 
-FULL = Scale(300, (10, 50, 200), 50, 4096, ((4, 500), (8, 500), (4, 1000), (4, 2000)), 12, 5, 5, quick_ratios=False)
-QUICK = Scale(12, (4, 10), 2, 256, ((2, 100),), 2, 1, 1, quick_ratios=True)
+FULL = Scale(
+    turns=300,
+    compared=(10, 50, 200),
+    first_token=50,
+    prefill_tokens=4096,
+    recall=((4, 500), (8, 500), (4, 1000), (4, 2000)),
+    recall_threads=12,
+    starts=5,
+    repeats=5,
+    quick_ratios=False,
+    archive=(10_000, 100_000),
+)
+QUICK = Scale(
+    turns=12,
+    compared=(4, 10),
+    first_token=2,
+    prefill_tokens=256,
+    recall=((2, 100),),
+    recall_threads=2,
+    starts=1,
+    repeats=1,
+    quick_ratios=True,
+    archive=(200,),
+)
 
 
 def measure(scale: Scale, parts: Collection[str] = ()) -> dict[str, Any]:
@@ -130,6 +155,11 @@ def _measure_redaction(scale: Scale) -> dict[str, Any]:
     return {"redaction": measure_redaction(scale.repeats)}
 
 
+def _measure_archive(scale: Scale) -> dict[str, Any]:
+    _progress("searches among many records, a few minutes")
+    return {"archive": measure_archive(scale.archive)}
+
+
 def _measure_recall(scale: Scale) -> dict[str, Any]:
     _progress("recall")
     rows = []
@@ -150,6 +180,7 @@ PARTS: Final[Mapping[str, Callable[[Scale], dict[str, Any]]]] = {
     "ratios": _measure_ratios,
     "start": _measure_start,
     "redaction": _measure_redaction,
+    "archive": _measure_archive,
     "recall": _measure_recall,
 }
 """What can be measured apart, in the order in which it is measured."""

@@ -70,6 +70,12 @@ def _redaction(rows: Any) -> Table:
     )
 
 
+def _archive(rows: Any) -> Table:
+    titles = ("figure", *(f"{row['records']:,} records" for row in rows))
+    names = [name for name in rows[0] if name != "records"]
+    return _table("archive, 95th percentiles", titles, ((name, *(row[name] for row in rows)) for name in names))
+
+
 def _recall(rows: Any) -> Table:
     names = [name for name in rows[0] if name not in {"facts", "distance"}]
     titles = ("figure", *(f"{row['facts']} facts, {row['distance']:,} tokens" for row in rows))
@@ -84,6 +90,7 @@ _TABLES: Final[Mapping[str, Callable[[Any], Table]]] = {
     "ratios": _ratios,
     "start": _start,
     "redaction": _redaction,
+    "archive": _archive,
     "recall": _recall,
 }
 
