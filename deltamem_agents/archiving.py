@@ -166,8 +166,8 @@ class ArchiveWriter:
                 batch.invalid = error
         with observed("write") as writing:
             batch.write(records, namespace)
-            writing.count(kept=len(batch.kept), refused=len(batch.refused))
-        keep_within_budget(self._store, self._retention.policy, namespace)
+            gone = keep_within_budget(self._store, self._retention.policy, namespace)
+            writing.count(kept=len(batch.kept), refused=len(batch.refused), gone=gone)
         self._store.vectors.wake()
         if batch.invalid is not None:
             raise batch.invalid

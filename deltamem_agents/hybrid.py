@@ -16,12 +16,11 @@ from deltamem_agents.forgetting.forget import forget
 from deltamem_agents.forgetting.receipt import ForgetReceipt
 from deltamem_agents.forgetting.rollback import archived_since
 from deltamem_agents.forgetting.selection import Wanted
-from deltamem_agents.messages import UNWRITTEN, is_written
+from deltamem_agents.messages import UNWRITTEN, is_written, with_text
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, describe
 from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD
-from deltamem_agents.retention import with_text
 from deltamem_agents.reviewing import ArchiveReview
 from deltamem_agents.threads import roll_checkpoints_back
 

@@ -12,7 +12,7 @@ from backbone import PromptError
 from deltamem_agents.window import Entry, Role
 from deltamem_agents.working_memory import DIGEST_BYTES
 
-__all__ = ["RECALLED_KEY", "UNWRITTEN", "is_written", "to_entries", "to_template_message"]
+__all__ = ["RECALLED_KEY", "UNWRITTEN", "is_written", "to_entries", "to_template_message", "with_text"]
 
 UNWRITTEN = "delta_mem_unwritten"
 """A key in a message's additional_kwargs, or in a tool message's artifact: the memory must not be written with it."""
@@ -71,6 +71,14 @@ def is_written(message: BaseMessage) -> bool:
     """Tell whether a message may be written to memory, working memory and archive alike."""
     artifact = message.artifact if isinstance(message, ToolMessage) else None
     return UNWRITTEN not in message.additional_kwargs and not (isinstance(artifact, dict) and UNWRITTEN in artifact)
+
+
+def with_text(message: BaseMessage, text: str) -> BaseMessage:
+    """Return a message with another text; blocks that are no text stay."""
+    if isinstance(message.content, str):
+        return message.model_copy(update={"content": text})
+    others = [b for b in message.content if not isinstance(b, str) and b.get("type") not in _TEXT_BLOCKS]
+    return message.model_copy(update={"content": [{"type": "text", "text": text}, *others]})
 
 
 def to_template_message(message: BaseMessage) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from deltamem_agents.decided import decided_key
 from deltamem_agents.memory_cell import MEMORY_KEY, MemoryCell, use_memory
 from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain
-from deltamem_agents.retention import Retention, RetentionCall, run_data
+from deltamem_agents.retention import Retention, RetentionCall, run_data, thread_of
 from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["DeltaMemMessagesState", "DeltaMemMiddleware", "memory_node"]
 
 Response = ModelResponse[Any]
+Update = dict[str, Any]
 
 
 class DeltaMemMessagesState(MessagesState):
@@ -94,10 +95,8 @@ class DeltaMemMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     def _retention_call(self, request: ModelRequest[Any]) -> RetentionCall | None:
         if self.retention is None:
             return None
-        execution = request.runtime.execution_info
-        thread = None if execution is None else execution.thread_id
         kept = cast("dict[str, Any]", request.state).get(decided_key(self.key))
-        return self.retention.call(kept, thread, run_data(request.runtime))
+        return self.retention.call(kept, thread_of(request.runtime), run_data(request.runtime))
 
     def _with_update(
         self, request: ModelRequest[Any], response: Response, cell: MemoryCell, call: RetentionCall | None
@@ -135,9 +134,7 @@ def memory_node(
         thread = config.get("configurable", {}).get("thread_id")
         return None if retention is None else retention.call(state.get(decided_key(key)), thread, {})
 
-    def update(
-        state: dict[str, Any], reply: BaseMessage, cell: MemoryCell, call: RetentionCall | None
-    ) -> dict[str, Any]:
+    def update(state: dict[str, Any], reply: BaseMessage, cell: MemoryCell, call: RetentionCall | None) -> Update:
         if call is None:
             return {messages_key: [reply], **cell.update(key)}
         kept = call.to_bytes([*state[messages_key], reply], cell.memory)

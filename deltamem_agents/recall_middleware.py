@@ -15,7 +15,7 @@ from deltamem_agents.messages import RECALLED_KEY
 from deltamem_agents.policy import PolicyContext
 from deltamem_agents.recalled import RecalledBlock, cited_ids
 from deltamem_agents.recalling import ArchiveRecall, in_window
-from deltamem_agents.retention import run_data
+from deltamem_agents.retention import run_data, thread_of
 from deltamem_agents.tracing import run_metadata
 
 __all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
@@ -36,7 +36,7 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
 
     def after_model(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Archive the reply."""
-        self._recall.archive(state["messages"], _thread(runtime))
+        self._recall.archive(state["messages"], thread_of(runtime))
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
         """Call the model with what the archive recalls."""
@@ -66,12 +66,12 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         """
         later = isinstance(request.model, ChatDeltaMem) and bool(self._recall.policy.policies)
         if not later:
-            self._recall.archive(request.state["messages"], _thread(request.runtime))
+            self._recall.archive(request.state["messages"], thread_of(request.runtime))
         try:
             yield
         finally:
             if later:
-                self._recall.archive(request.state["messages"], _thread(request.runtime))
+                self._recall.archive(request.state["messages"], thread_of(request.runtime))
 
     def _search(self, request: ModelRequest[Any]) -> tuple[list[Any], RecalledBlock | None]:
         local = isinstance(request.model, ChatDeltaMem)
@@ -80,7 +80,7 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             in_prompt=in_window(request.messages, memory_from(dict(request.state))) if local else request.messages,
             as_system=local,
             count_tokens=request.model.get_num_tokens if local else None,
-            context=PolicyContext(self._recall.namespace, _thread(request.runtime), run=run_data(request.runtime)),
+            context=PolicyContext(self._recall.namespace, thread_of(request.runtime), run=run_data(request.runtime)),
         )
 
 
@@ -112,7 +112,3 @@ def _with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
         return message
     metadata = {**message.response_metadata, RECALLED_KEY: recalled_report(block, message.text)}
     return message.model_copy(update={"response_metadata": metadata})
-
-
-def _thread(runtime: Runtime[Any] | None) -> str | None:
-    return None if runtime is None or runtime.execution_info is None else runtime.execution_info.thread_id

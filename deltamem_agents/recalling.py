@@ -107,10 +107,9 @@ class ArchiveRecall:
 
         context: what policies are told of the run; None is the namespace alone.
         """
+        context = context or PolicyContext(self.namespace)
         with observed("recall") as recall:
-            block = self._recall(
-                query, in_prompt, count_tokens or _approximate_tokens, context or PolicyContext(self.namespace)
-            )
+            block = self._recall(query, in_prompt, count_tokens or _approximate_tokens, context)
             verdicts = Counter(passage.verdict.replace(" ", "_") for passage in block.passages)
             recall.count(found=len(block.passages), **verdicts)
             if self.trace_text:
@@ -119,11 +118,7 @@ class ArchiveRecall:
         return block
 
     def _recall(
-        self,
-        query: str,
-        in_prompt: Sequence[BaseMessage],
-        count_tokens: Callable[[str], int],
-        context: PolicyContext,
+        self, query: str, in_prompt: Sequence[BaseMessage], count_tokens: Callable[[str], int], context: PolicyContext
     ) -> RecalledBlock:
         decision = self.policy.retrieve(query, context)
         if not decision.allowed:

@@ -16,14 +16,14 @@ from deltamem_agents._effects import Effect, Steps, ado, blocking, do
 from deltamem_agents._measuring import MessageSignals
 from deltamem_agents._turn import TurnRequest
 from deltamem_agents.decided import Kept, as_decided, decided_from_bytes, decided_to_bytes
-from deltamem_agents.messages import is_written, to_entries
+from deltamem_agents.messages import is_written, to_entries, with_text
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals, Trust
 from deltamem_agents.policy import describe as described
 from deltamem_agents.policy.decisions import joined
 from deltamem_agents.window import select_messages
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Measure", "Retention", "RetentionCall", "run_data", "with_text"]
+__all__ = ["Measure", "Retention", "RetentionCall", "run_data", "thread_of"]
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 2_000
@@ -197,7 +197,8 @@ class RetentionCall:
             if retention.after.policies:
                 left = replace(seen, text=seen.text if decision.text is None else decision.text)
                 similar = yield blocking(partial(retention.similarity, left, self._context))
-                surprise, gate = signals.get(digest, (None, None))
+                found = signals.get(digest)
+                surprise, gate = (None, None) if found is None else found
                 told = Signals(surprise, gate, similar, self._context)
                 rest = yield _asked(retention.after, left, told)
                 decision = joined(decision, rest) if retention.before.policies else rest  # noqa: PLW2901
@@ -222,13 +223,9 @@ def run_data(runtime: Runtime[Any] | None) -> Mapping[str, Any]:
     return context if isinstance(context, Mapping) else getattr(context, "__dict__", {})
 
 
-def with_text(message: BaseMessage, text: str) -> BaseMessage:
-    """Return a message with another text; blocks that are no text stay."""
-    if isinstance(message.content, str):
-        return message.model_copy(update={"content": text})
-    kinds = {"text", "input_text", "output_text"}
-    others = [b for b in message.content if not isinstance(b, str) and b.get("type") not in kinds]
-    return message.model_copy(update={"content": [{"type": "text", "text": text}, *others]})
+def thread_of(runtime: Runtime[Any] | None) -> str | None:
+    """Return the name of the thread that a graph runs, if it has one."""
+    return None if runtime is None or runtime.execution_info is None else runtime.execution_info.thread_id
 
 
 def _asked(chain: PolicyChain, message: PolicyMessage, signals: Signals) -> Effect:

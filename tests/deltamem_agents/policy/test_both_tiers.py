@@ -102,7 +102,7 @@ def test_with_memory_off_no_store_is_written(store: MemoryStore, make_model: Mak
 
     told = ["my name is hello " * 2, "you you is you " * 2, "hello yes " * 4, "what is my name " * 3, "we is yes " * 4]
     with HybridMemory(store, Nothing(), namespace=ANN) as hybrid:
-        hooks = {"pre_model_hook": hybrid.pre_model_hook, "post_model_hook": hybrid.post_model_hook}
+        hooks: dict[str, Any] = {"pre_model_hook": hybrid.pre_model_hook, "post_model_hook": hybrid.post_model_hook}
         react = create_react_agent(make_model(**SMALL), [], **hooks, checkpointer=InMemorySaver())
         for agent in (agent_of(make_model(**SMALL), hybrid), react):
             talk(agent, *told)
@@ -149,13 +149,17 @@ def test_quarantined_text_is_kept_and_neither_written_nor_found(store: MemorySto
     assert states[0] != states[1]
 
 
-def test_repeated_text_is_not_archived_again(store: MemoryStore) -> None:
+def test_repeated_text_is_not_archived_again(tmp_path: Path) -> None:
     """200 turns of the same, some a word longer, leave one record."""
-    with HybridMemory(store, PolicyChain([Novelty(similarity=0.9)], timeout=None), namespace=ANN) as hybrid:
+    rule = PolicyChain([Novelty(similarity=0.9)], timeout=None)
+    with (
+        MemoryStore.from_url(f"sqlite:///{tmp_path}/words.sqlite") as store,
+        HybridMemory(store, rule, namespace=ANN) as hybrid,
+    ):
         for number in range(200):
             text = "my name is hello you and this is where we are " + "again" * (number % 2)
             hybrid.archive([HumanMessage(text.strip(), id=f"m{number}")], "a")
-        hybrid.flush()
+        hybrid.flush(600)
         held = store.records.list(ANN, limit=1000)
     assert [record.text for record in held] == ["my name is hello you and this is where we are"]
 

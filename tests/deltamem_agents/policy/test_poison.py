@@ -92,7 +92,9 @@ def session(subject: str, output: str) -> list[BaseMessage]:
 def command_of(memory: HybridMemory, subject: str, output: str) -> tuple[str, str, Any]:
     """Return the command that the agent runs in the end, what its prompt showed, and its thread's state."""
     model = ChatDeltaMem(window_tokens=120, keep_tokens=30, max_tokens=48)
-    agent = create_agent(model, [run_command, read_file], middleware=memory.middleware(), checkpointer=InMemorySaver())
+    agent: Any = create_agent(
+        model, [run_command, read_file], middleware=memory.middleware(), checkpointer=InMemorySaver()
+    )
     config: Any = {"configurable": {"thread_id": f"{subject} {output}"}}
     found = agent.invoke({"messages": session(subject, output)}, config)["messages"]
     calls = [call for message in found if isinstance(message, AIMessage) for call in message.tool_calls]
