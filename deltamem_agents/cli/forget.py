@@ -7,30 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.archive_options import Index, Space
-from deltamem_agents.cli.options import labels
+from deltamem_agents.cli.archive_options import Index, Model, Space, open_store, settings_now
+from deltamem_agents.cli.options import AsJson, Database, labels
 
 if TYPE_CHECKING:
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
 
-__all__ = ["Archive", "AsJson", "Database", "Embeddings", "Index", "Space", "forget", "open_memory", "print_receipt"]
+__all__ = ["Archive", "forget", "open_memory", "print_receipt"]
 
-Database = Annotated[
-    str | None,
-    typer.Option(help="Where threads are kept: sqlite:///file or postgresql://…", show_default="DELTAMEM_DB"),
-]
 Archive = Annotated[
     str | None,
     typer.Option("--archive-db", help="The archive: sqlite:///file or …", show_default="DELTAMEM_ARCHIVE_DB"),
 ]
-Embeddings = Annotated[
-    str | None, typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS")
-]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Policy file, TOML or YAML; it may keep what it holds.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the receipt as JSON.")]
 
 
 def forget(
@@ -47,7 +39,7 @@ def forget(
     db: Database = None,
     archive_db: Archive = None,
     index: Index = None,
-    embeddings: Embeddings = None,
+    embeddings: Model = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase what all of the options name from every tier; exit status 1 if something is left to do.
@@ -79,20 +71,16 @@ def open_memory(
     policy: Path | None = None,
 ) -> "Iterator[HybridMemory]":
     """Open the memory of a namespace with its checkpointer and model; what is None comes from the settings."""
-    from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.hybrid import HybridMemory
     from deltamem_agents.policy import load_policy
-    from deltamem_agents.settings import Settings
 
-    settings = Settings()
-    path = index or settings.archive_index
-    words = (embeddings or settings.archive_embeddings) if path else None
+    settings = settings_now()
     options = settings.model_dump(include={"model", "adapter", "window_tokens", "keep_tokens"}, exclude_none=True)
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     with (
-        MemoryStore.from_url(archive_db or settings.archive_db, path, words) as store,
+        open_store(archive_db, index, embeddings) as store,
         open_checkpointer(db or settings.db, aes_key=key) as saver,
         HybridMemory(
             store,

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.forget import Archive, AsJson, Database, Embeddings, Index, Space, open_memory, print_receipt
+from deltamem_agents.cli.archive_options import Index, Model, Space, settings_now, show_rows
+from deltamem_agents.cli.forget import Archive, open_memory, print_receipt
+from deltamem_agents.cli.options import AsJson, Database
 
 __all__ = ["threads"]
 
@@ -26,18 +28,7 @@ def list_all(db: Database = None, as_json: AsJson = False) -> None:
 
     with _checkpointer(db) as saver:
         rows = [asdict(one) for one in list_threads(saver)]
-    if as_json:
-        print(json.dumps(rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    columns = ("thread", "updated", "messages", "absorbed", "checkpoint")
-    table = Table(*columns, title=f"{len(rows)} threads")
-    for row in rows:
-        table.add_row(*(Text(str(row[name])) for name in columns))
-    Console().print(table)
+    show_rows(rows, ("thread", "updated", "messages", "absorbed", "checkpoint"), as_json=as_json, what="threads")
 
 
 @threads.command()
@@ -66,7 +57,7 @@ def rollback(
     db: Database = None,
     archive_db: Archive = None,
     index: Index = None,
-    embeddings: Embeddings = None,
+    embeddings: Model = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a thread back to a checkpoint, and its records out of the archive that came after."""
@@ -100,7 +91,7 @@ def delete(
     db: Database = None,
     archive_db: Archive = None,
     index: Index = None,
-    embeddings: Embeddings = None,
+    embeddings: Model = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase a thread: its checkpoints, its working memory, and what the archive has of it."""
@@ -112,9 +103,8 @@ def delete(
 @contextlib.contextmanager
 def _checkpointer(db: str | None) -> Iterator[Any]:
     from deltamem_agents.checkpoint import open_checkpointer
-    from deltamem_agents.settings import Settings
 
-    settings = Settings()
+    settings = settings_now()
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     with open_checkpointer(db or settings.db, aes_key=key) as saver:
         yield saver
