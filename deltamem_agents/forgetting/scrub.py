@@ -40,8 +40,8 @@ class Scrubber:
         if isinstance(value, dict):
             if self._names(value):
                 return _GONE
-            cleaned = {name: self._clean(item) for name, item in value.items()}
-            return {name: None if item is _GONE else item for name, item in cleaned.items()}
+            items = {name: self._clean(item) for name, item in value.items()}
+            return {name: None if item is _GONE else item for name, item in items.items()}
         # A short word may stand anywhere for anything.
         said = isinstance(value, str) and len(value) >= _SHORTEST and value in self.texts
         return "" if said else value

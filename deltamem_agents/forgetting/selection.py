@@ -106,12 +106,12 @@ def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
     """Return the records that are asked for, each with its other versions."""
     keys = scope(connection, wanted)
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for row in connection.execute(select(messages).where(messages.c.namespace.in_(keys))):
-        places[row.record].append((row.thread, row.message_id))
+    for said in connection.execute(select(messages).where(messages.c.namespace.in_(keys))):
+        places[said.record].append((said.thread, said.message_id))
     chosen = select(records).where(records.c.namespace.in_(keys))
     names: frozenset[str] | None = None
     if wanted.ids is not None:
-        named = {record for record, said in places.items() if wanted.ids & {_base(name) for _, name in said}}
+        named = {record for record, told in places.items() if wanted.ids & {_base(name) for _, name in told}}
         names = wanted.ids | named
         chosen = chosen.where(records.c.id.in_(names)) if len(names) <= _MOST else chosen
     found: dict[str, Record] = {}

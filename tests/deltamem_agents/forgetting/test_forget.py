@@ -1,5 +1,6 @@
 """What is forgotten is in no tier and in no byte; what is not stays as it was."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -52,25 +53,39 @@ def config(thread: str) -> dict[str, Any]:
     return {"configurable": {"thread_id": thread}}
 
 
-@pytest.fixture
-def setting(tmp_path: Path, make_model: Make) -> Iterator[Setting]:
-    """Open a setting on disk."""
-    words = DeterministicFakeEmbedding(size=16)
-    store = MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite", tmp_path / "index", words)
-    with store, open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
-        made = Setting(tmp_path, saver, store, make_model(**SMALL))
+@contextlib.contextmanager
+def opened(folder: Path, model: ChatDeltaMem, *, index: bool) -> Iterator[Setting]:
+    """Open a setting on disk, with a vector index or with words alone."""
+    words = (folder / "index", DeterministicFakeEmbedding(size=16)) if index else ()
+    store = MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite", *words)
+    with store, open_checkpointer(f"sqlite:///{folder}/threads.sqlite") as saver:
+        made = Setting(folder, saver, store, model)
         with made.memory:
             yield made
 
 
-def test_a_turn_leaves_every_tier_and_every_byte(setting: Setting) -> None:
+@pytest.fixture
+def setting(tmp_path: Path, make_model: Make) -> Iterator[Setting]:
+    """Open a setting without a vector index, which takes a second to be made anew."""
+    with opened(tmp_path, make_model(**SMALL), index=False) as made:
+        yield made
+
+
+@pytest.fixture
+def indexed(tmp_path: Path, make_model: Make) -> Iterator[Setting]:
+    """Open a setting with a vector index."""
+    with opened(tmp_path, make_model(**SMALL), index=True) as made:
+        yield made
+
+
+def test_a_turn_leaves_every_tier_and_every_byte(indexed: Setting) -> None:
     """Window, working memory, record, index and older checkpoints: the receipt says so, and the files agree."""
-    setting.talk("t", range(len(SCRIPT)))
+    indexed.talk("t", range(len(SCRIPT)))
     said, answered = (text.encode() for text in SCRIPT[1])
-    assert said in setting.bytes()
-    preview = setting.memory.forget(ids=["u1", "a1"], reason="asked", dry_run=True)
-    assert said in setting.bytes()
-    receipt = setting.memory.forget(ids=["u1", "a1"], reason="asked")
+    assert said in indexed.bytes()
+    preview = indexed.memory.forget(ids=["u1", "a1"], reason="asked", dry_run=True)
+    assert said in indexed.bytes()
+    receipt = indexed.memory.forget(ids=["u1", "a1"], reason="asked")
     assert preview.digests == receipt.digests
     assert receipt.complete
     assert {name: tier.erased for name, tier in receipt.tiers.items() if name in preview.tiers} == {
@@ -81,18 +96,18 @@ def test_a_turn_leaves_every_tier_and_every_byte(setting: Setting) -> None:
     assert (receipt.scan.hits, receipt.scan.kept, receipt.scan.texts) == (0, 0, 2)
     assert receipt.scan.files >= 5
     assert receipt.tiers["prefix_caches"].erased > 0
-    cache = setting.model.engine.prefix_cache(setting.model.prefix_cache_bytes)
+    cache = indexed.model.engine.prefix_cache(indexed.model.prefix_cache_bytes)
     assert cache is not None
     assert len(cache) == 0
-    assert said not in setting.bytes()
-    assert answered not in setting.bytes()
-    assert SCRIPT[2][0].encode() in setting.bytes()
+    assert said not in indexed.bytes()
+    assert answered not in indexed.bytes()
+    assert SCRIPT[2][0].encode() in indexed.bytes()
     assert said.decode() not in receipt.to_json()
-    for checkpoint in setting.graph.get_state_history(config("t")):
+    for checkpoint in indexed.graph.get_state_history(config("t")):
         assert not {"u1", "a1"} & {message.id for message in checkpoint.values.get("messages", ())}
-    assert setting.store.verify().ok
-    assert setting.store.records.count(SPACE) == 2 * len(SCRIPT) - 2
-    assert [hit.record.text for hit in setting.store.recall(SPACE, SCRIPT[1][0])][:1] != [SCRIPT[1][0]]
+    assert indexed.store.verify().ok
+    assert indexed.store.records.count(SPACE) == 2 * len(SCRIPT) - 2
+    assert [hit.record.text for hit in indexed.store.recall(SPACE, SCRIPT[1][0])][:1] != [SCRIPT[1][0]]
 
 
 def test_the_thread_goes_on_afterwards(setting: Setting) -> None:
@@ -194,28 +209,28 @@ def test_what_could_mean_everything_is_refused(setting: Setting, what: dict[str,
         setting.memory.forget(**what, reason="asked")
 
 
-def test_a_thousand_canaries_leave_nothing_and_their_neighbours_as_they_were(setting: Setting) -> None:
+def test_a_thousand_canaries_leave_nothing_and_their_neighbours_as_they_were(indexed: Setting) -> None:
     """None is left in any file, and each row that stays is the row that was there."""
     said = datetime(2026, 1, 1, tzinfo=UTC)
     canaries = [NewRecord(f"canary {n:04} sings in cage {n * 7919:07}", created=said) for n in range(1000)]
     others = [NewRecord(f"sparrow {n:04} lives on roof {n * 7907:07}", created=said) for n in range(300)]
     mixed = [one for pair in zip(canaries[:300], others, strict=True) for one in pair] + canaries[300:]
-    added = setting.store.records.add_all(SPACE, mixed)
-    setting.memory.flush()
-    rows = {row[0]: row for row in neighbours(setting.folder)}
+    added = indexed.store.records.add_all(SPACE, mixed)
+    indexed.memory.flush()
+    rows = {row[0]: row for row in neighbours(indexed.folder)}
     gone = [record.id for record in added if record.text.startswith("canary")]
-    receipt = setting.memory.forget(ids=gone, reason="asked")
+    receipt = indexed.memory.forget(ids=gone, reason="asked")
     assert receipt.complete
     assert len(receipt.digests) == 1000
     assert receipt.scan is not None
     assert (receipt.scan.hits, receipt.scan.texts) == (0, 1000)
-    left = setting.bytes()
+    left = indexed.bytes()
     assert re.findall(rb"canary \d{4} sings", left) == []
     assert len(set(re.findall(rb"sparrow \d{4} lives", left))) == 300
-    assert {row[0]: row for row in neighbours(setting.folder)} == {
+    assert {row[0]: row for row in neighbours(indexed.folder)} == {
         name: row for name, row in rows.items() if name not in set(gone)
     }
-    assert setting.store.verify().ok
+    assert indexed.store.verify().ok
 
 
 def neighbours(folder: Path) -> list[tuple[Any, ...]]:
