@@ -8,11 +8,13 @@ from typing import Any, Literal
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backbone import DeltaMemError
+from deltamem_agents.decided import decided_from_bytes, decided_key, decided_to_bytes
 from deltamem_agents.forgetting.replay import (
     Absorb,
     Item,
     Outcome,
     Replay,
+    absorbed_by,
     items_of,
     memory_channels,
     message_channel,
@@ -143,9 +145,17 @@ class _Rewriter:
     def _value(self, name: str, value: Any, outcome: Outcome) -> Any:
         if name == self.memory:
             return DROPPED if outcome.memory is None else outcome.memory
+        if self.memory is not None and name == decided_key(self.memory) and outcome.touched:
+            return self._decisions(value, outcome)
         if name == self.messages and outcome.touched and self.replay.trims:
             return self.scrub([item.stored for item in outcome.items])
         return self.scrub(value)
+
+    def _decisions(self, value: Any, outcome: Outcome) -> bytes:
+        """Keep what policies decided about messages that wait in the window now, and what was kept of others."""
+        waiting = {item.digest for item in outcome.items} - absorbed_by(outcome.memory)
+        kept = decided_from_bytes(value).keys() - self.replay.digests
+        return decided_to_bytes(self.replay.decided, waiting | kept)
 
     def _write(self, one: Stored, write: Write, outcome: Outcome) -> Any:
         if write.channel != self.memory or not outcome.touched:

@@ -16,7 +16,7 @@ from deltamem_agents.memory_cell import MEMORY_KEY
 from deltamem_agents.messages import to_entries
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Absorb", "Item", "Outcome", "Replay", "items_of", "memory_channels", "message_channel"]
+__all__ = ["Absorb", "Item", "Outcome", "Replay", "absorbed_by", "items_of", "memory_channels", "message_channel"]
 
 Absorb = Callable[[Sequence[BaseMessage], bytes | None, Mapping[bytes, Kept]], bytes | None]
 """Return the memory after a model call with these messages, this memory, and what policies decided about messages;
@@ -84,6 +84,7 @@ class Replay:
 
     carried: what replies carry from now on, where they carry the memory. exact: whether the replay of a call as it was
     gave the memory that it gave; None if no call had to be replayed. trims: absorbed messages leave the checkpoints.
+    digests: of what goes. decided: what policies had decided, by the digests of messages.
 
     Each model call that left a reply behind is made again as far as its memory goes: from the messages and the memory
     that it would have found. Without `absorb` a memory that has taken a message in is taken back to the newest one that
@@ -98,8 +99,8 @@ class Replay:
         self._gone = gone
         self._absorb = absorb
         self._channel = channel
-        self._digests: set[bytes] = set()
-        self._decided: dict[bytes, Kept] = {}
+        self.digests: set[bytes] = set()
+        self.decided: dict[bytes, Kept] = {}
         self._steps: dict[str | None, bytes | None] = {}
 
     @property
@@ -109,9 +110,9 @@ class Replay:
 
     def run(self, stored: Sequence[Stored], transcripts: Sequence[Sequence[Item]]) -> dict[str, Outcome]:
         """Return the outcome of each checkpoint by its id; the oldest come first, and so do parents."""
-        self._digests = {to_entries([HumanMessage("", id=name)])[0].digest for name in self._gone}
+        self.digests = {to_entries([HumanMessage("", id=name)])[0].digest for name in self._gone}
         for one in stored:
-            self._decided |= decided_from_bytes(one.values.get(decided_key(self._channel or "")))
+            self.decided |= decided_from_bytes(one.values.get(decided_key(self._channel or "")))
         found: dict[str, Outcome] = {}
         before: dict[str, tuple[Stored, Sequence[Item]]] = {}
         for one, items in zip(stored, transcripts, strict=True):
@@ -141,7 +142,7 @@ class Replay:
 
     def has_absorbed(self, memory: bytes | None) -> bool:
         """Tell whether a memory has taken in a message that goes."""
-        return not self._digests.isdisjoint(_digests(memory))
+        return not self.digests.isdisjoint(absorbed_by(memory))
 
     def _carried_by(self, items: Sequence[Item]) -> bytes | None:
         for item in reversed(items):
@@ -154,7 +155,7 @@ class Replay:
         """Return the messages that left the checkpoint: because the memory had absorbed them, and for other reasons."""
         here = {item.id for item in items}
         gone = [item for item in earlier if item.id not in here]
-        absorbed = _digests(self.memory(one, items)) if gone else set()
+        absorbed = absorbed_by(self.memory(one, items)) if gone else set()
         trimmed = {item.id for item in gone if item.digest in absorbed}
         return trimmed, {item.id for item in gone} - trimmed
 
@@ -183,7 +184,7 @@ class Replay:
         replies = [item for item in new if _is_reply(item) or (changed and isinstance(item.message, AIMessage))]
         kept_replies = [item for item in replies if item.id not in self._gone]
         if changed and replies and one.source == "loop" and self._absorb is not None and self.exact is None:
-            made = self._absorb([item.message for item in earlier], self.memory(parent, earlier), self._decided)
+            made = self._absorb([item.message for item in earlier], self.memory(parent, earlier), self.decided)
             self.exact = _equal(made, memory)
         if self._absorb is None:
             after = past.memory if tainted else memory
@@ -203,7 +204,7 @@ class Replay:
         """Return the messages that the checkpoint would have had; where absorbed ones leave, that depends on memory."""
         if not self.trims:
             return self._kept(items)
-        absorbed, removed = _digests(memory), self._left(one, items, earlier)[1]
+        absorbed, removed = absorbed_by(memory), self._left(one, items, earlier)[1]
         here = {item.id for item in items}
         waiting = [item for item in past.items if item.id not in here and item.id not in removed]
         return tuple(item for item in (*waiting, *self._kept(items)) if item.digest not in absorbed)
@@ -216,10 +217,11 @@ class Replay:
         answered = next((item for item in reversed(items) if item.message.type != "system"), None)
         if self._absorb is None or answered is None or isinstance(answered.message, AIMessage):
             return memory
-        return self._absorb([item.message for item in items], memory, self._decided)
+        return self._absorb([item.message for item in items], memory, self.decided)
 
 
-def _digests(memory: bytes | None) -> set[bytes]:
+def absorbed_by(memory: bytes | None) -> set[bytes]:
+    """Return the digests of what a memory has absorbed, as far as it keeps them."""
     return set() if memory is None else set(WorkingMemory.from_bytes(memory).digests)
 
 

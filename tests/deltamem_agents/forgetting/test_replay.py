@@ -8,9 +8,11 @@ import torch
 from langchain_core.messages import AIMessage, HumanMessage
 
 from deltamem_agents import ChatDeltaMem, memory_from, open_checkpointer, use_memory
+from deltamem_agents.decided import decided_from_bytes
 from deltamem_agents.forgetting.histories import erase_from_thread
 from deltamem_agents.forgetting.replaying import absorber
 from deltamem_agents.forgetting.savers import rows_of
+from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyMessage, Retain, Signals
 from tests.deltamem_agents.forgetting.conftest import SCRIPT, scripted, talk
 
@@ -79,6 +81,12 @@ def test_a_replay_writes_what_policies_had_decided(make_model: Make) -> None:
         report = erase_from_thread(rows_of(saver), "all", {"u2", "a2"}, absorber(model))
         assert (report.memory, report.exact) == ("replayed", True)
         assert_same(graph, "all", "never")
+        kept = [graph.get_state(config(name)).values["delta_mem_decided"] for name in ("all", "never")]
+        mine, theirs = (decided_from_bytes(value) for value in kept)
+        assert theirs.items() <= mine.items()
+        assert mine.keys() <= {
+            entry.digest for entry in to_entries(graph.get_state(config("never")).values["messages"])
+        }
         free = scripted(model, replies, saver)
         talk(free, replies, "free", without(2))
         ruled, all_written = (memory_from(graph.get_state(config(name)).values) for name in ("never", "free"))
