@@ -54,7 +54,7 @@ class LayerResult(NamedTuple):
     """Hold what a layer's memory did in a call: reads [B·T, H·r], and states at the positions, the last one the end.
 
     `sums` [B, P, d] and `before` [B, P, H, r, r] describe the open message; None without message-level writes.
-    `to_write` [B, 1, P or d]: of a single token that is yet to be written, what is projected, or its hidden state where
+    `to_write` [B, 1, P or d]: of one token that is yet to be written, what is projected, or its hidden state where
     messages are written; there are no `states` then.
     """
 

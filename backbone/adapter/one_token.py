@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from backbone.adapter.call import MemoryCall, ran_early, ran_twice
 from backbone.adapter.config import Head
@@ -13,7 +12,7 @@ from backbone.adapter.layer import NORM_EPS, LayerMemory
 
 
 class _Layer(NamedTuple):
-    """Hold what a token is read with: rows [P, d], their biases, and states [B·H, r, r], or [r, r] of a single one."""
+    """Hold what a token is read with: columns [d, P], their biases, and states [B·H, r, r], or Sᵀ [r, r] of one."""
 
     weight: Tensor
     bias: Tensor | None
@@ -39,13 +38,14 @@ class OneToken:
         self._width, self._unit = config.num_states * config.rank, config.normalize_qk
         self._scale = layers[0].plain_scale
         single = self._batch * self._heads == 1
-        shape = (self._rank, self._rank) if single else (-1, self._rank, self._rank)
         self._layers: dict[str, _Layer] = {}
         for layer in layers:
             weight, bias = layer.joined()
-            state = states[layer.name].reshape(shape)
-            self._layers[layer.name] = (
-                _Layer(weight, bias, state) if self._whole else _Layer(weight[: self._width], None, state)
+            state, rank = states[layer.name], self._rank
+            self._layers[layer.name] = _Layer(
+                weight=weight.t() if self._whole else weight[: self._width].t(),
+                bias=bias if self._whole else None,
+                state=state.reshape(rank, rank).t() if single else state.reshape(-1, rank, rank),
             )
         self._steering = {
             (layer.name, head): layer.steering_weight(head).t() for layer in layers for head in layer.plain_heads
@@ -79,17 +79,20 @@ class OneToken:
     def _read(self, name: str, x: Tensor) -> Tensor:
         """Read a layer's state with the token's query; gives [B, H·r]."""
         weight, bias, state = self._layers[name]
-        x = x.float()
-        projected = linear(x, weight, bias)
-        self.tokens[name] = projected if self._whole else x
-        q = projected.narrow(-1, 0, self._width) if self._whole else projected
+        rows = x.float().reshape(-1, len(weight))
+        if bias is None:
+            self.tokens[name] = rows
+            q = torch.mm(rows, weight)
+        else:
+            self.tokens[name] = projected = torch.addmm(bias, rows, weight)
+            q = projected.narrow(1, 0, self._width)
         if self._unit:
             q = q.tanh()
             if self._heads > 1:
                 q = q.view(self._batch, self._heads, self._rank)
             q = q.div_(torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min_(NORM_EPS))
         if state.dim() == 2:
-            reads = linear(q.view(1, -1), state)
+            reads = torch.mm(q, state)
         else:
             reads = torch.bmm(state, q.reshape(-1, self._rank, 1)).view(self._batch, -1)
         return reads if self._valid is None else reads.where(self._valid, 0.0)
