@@ -125,7 +125,7 @@ def test_a_wrong_call_is_status_2_and_names_what_is_wrong(run: Run, arguments: s
         ("chat --db sqlite:///noise.bin", "not a database"),
         ("chat --db memory:// --adapter nowhere", "nowhere"),
         ("chat --db memory:// --model empty --adapter empty", "empty"),
-        ("eval retrieval --dataset text.txt --embeddings nobody:model", "nobody"),
+        ("eval retrieval --dataset text.txt", "text.txt"),
         ("eval recall --facts 99", "99"),
     ],
 )
