@@ -38,7 +38,7 @@ Reason = Annotated[str | None, typer.Option(help="Why, for the audit log.")]
 _ACTOR = "command line"
 
 
-@audit.command("list")
+@audit.command("list", epilog="Example: deltamem audit list -n acme --action recall")
 def list_entries(
     namespace: Space,
     action: Annotated[str | None, typer.Option(help="Only entries of this action, such as recall or forget.")] = None,
@@ -62,7 +62,7 @@ def list_entries(
     show_rows(rows, columns, as_json=as_json, what="entries")
 
 
-@audit.command()
+@audit.command(epilog="Example: deltamem audit verify --json")
 def verify(
     namespace: AnySpace = None,
     against: Annotated[
@@ -89,7 +89,7 @@ def verify(
         raise typer.Exit(1)
 
 
-@audit.command()
+@audit.command(epilog="Example: deltamem audit export log.jsonl")
 def export(
     file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
     namespace: AnySpace = None,
@@ -113,7 +113,7 @@ def export(
         engine.dispose()
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive quarantined -n acme")
 def quarantined(
     namespace: Space, thread: Thread = None, limit: Limit = 20, db: Database = None, as_json: AsJson = False
 ) -> None:
@@ -127,7 +127,7 @@ def quarantined(
     show_rows([fields_of(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive approve 4f1c9a77 -n acme --reason 'our own page'")
 def approve(
     record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
 ) -> None:
@@ -137,7 +137,7 @@ def approve(
     print(json.dumps(fields_of(record), ensure_ascii=False) if as_json else f"approved {record.id}")
 
 
-@archive.command()
+@archive.command(epilog="Example: deltamem archive reject 4f1c9a77 -n acme")
 def reject(
     record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
 ) -> None:

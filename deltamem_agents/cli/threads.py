@@ -19,7 +19,7 @@ threads = typer.Typer(help="List, fork, roll back, export and delete threads.", 
 Thread = Annotated[str, typer.Argument(help="Name of the thread.")]
 
 
-@threads.command("list")
+@threads.command("list", epilog="Example: deltamem threads list --json")
 def list_all(db: Database = None, as_json: AsJson = False) -> None:
     """List the threads, the one that was used last first."""
     from dataclasses import asdict
@@ -31,7 +31,7 @@ def list_all(db: Database = None, as_json: AsJson = False) -> None:
     show_rows(rows, ("thread", "updated", "messages", "absorbed", "checkpoint"), as_json=as_json, what="threads")
 
 
-@threads.command()
+@threads.command(epilog="Example: deltamem threads fork notes notes-2")
 def fork(
     thread: Thread,
     target: Annotated[str, typer.Argument(help="Name of the new thread.")],
@@ -49,7 +49,7 @@ def fork(
     )
 
 
-@threads.command()
+@threads.command(epilog="Example: deltamem threads rollback notes 1f0a7c2e -n acme")
 def rollback(
     thread: Thread,
     checkpoint: Annotated[str, typer.Argument(help="Id of the checkpoint; `threads export` lists them.")],
@@ -66,7 +66,7 @@ def rollback(
     print_receipt(receipt, as_json=as_json)
 
 
-@threads.command()
+@threads.command(epilog="Example: deltamem threads export notes notes.json")
 def export(
     thread: Thread,
     file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
@@ -83,7 +83,7 @@ def export(
         file.write_text(text + "\n", encoding="utf-8")
 
 
-@threads.command()
+@threads.command(epilog="Example: deltamem threads delete notes -n acme --reason 'asked to'")
 def delete(
     thread: Thread,
     namespace: Space,
