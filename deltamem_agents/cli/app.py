@@ -41,7 +41,7 @@ app.add_typer(agents, name="agent")
 app.add_typer(audit, name="audit")
 threads.command(epilog="Example: deltamem threads show notes")(show)
 app.add_typer(threads, name="threads")
-app.command(epilog="Example: deltamem forget -n acme/ann --thread notes --dry-run")(forget)
+app.command(epilog="Example: deltamem forget -n acme --thread notes --reason 'asked to' --dry-run")(forget)
 
 Config = Annotated[
     Path | None,
