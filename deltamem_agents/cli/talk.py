@@ -178,7 +178,8 @@ def _show_new(messages: Any, seen: set[str | None]) -> None:
 
 def _show(message: BaseMessage) -> None:
     if isinstance(message, ToolMessage):
-        _note("\n".join(f"  {line}" for line in message.text.splitlines()))
+        whole = message.artifact if isinstance(message.artifact, str) else message.text
+        _note("\n".join(f"  {line}" for line in whole.splitlines()))
     elif isinstance(message, AIMessage):
         for call in message.tool_calls:
             typer.echo(f"→ {call['name']} {json.dumps(call['args'], ensure_ascii=False)}")

@@ -45,7 +45,7 @@ def coding_agent(
     ]
     return create_agent(
         model,
-        workspace_tools(workspace),
+        workspace_tools(workspace, memory),
         system_prompt=SYSTEM_PROMPT,
         middleware=middleware,
         checkpointer=checkpointer,

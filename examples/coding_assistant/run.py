@@ -29,7 +29,7 @@ def run(
     """
     chat_model = open_model(model, adapter)
     # A result with as many characters as the window has tokens fills a quarter to a half of it.
-    limits = Limits(result_characters=chat_model.window[0])
+    limits = Limits(result_characters=chat_model.window[0], shown_lines=3 if chat_model.model is None else None)
     space = Workspace(workspace or _sample_copy(), (*DEFAULT_COMMANDS, *allow), limits)
     print(f"workspace: {space.root}")
     talk(
@@ -46,5 +46,6 @@ def _sample_copy() -> Path:
     """Copy the sample project into the current folder, unless it is there."""
     copy = Path("sample_project")
     if not copy.exists():
-        shutil.copytree(Path(__file__).parent / "sample_project", copy)
+        source = Path(__file__).parent / "sample_project"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
     return copy

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 
+from langchain.tools import ToolRuntime
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, tool
+
+from deltamem_agents import HybridMemory
 
 from .workspace import RefusedError, Workspace
 
 __all__ = ["workspace_tools"]
 
 
-def workspace_tools(workspace: Workspace) -> list[BaseTool]:
+def workspace_tools(workspace: Workspace, memory: HybridMemory) -> list[BaseTool]:
     """Return the tools that work on `workspace`.
 
-    Names, arguments and descriptions are those that the bundled model was trained with.
+    What a command prints is archived in `memory` as it is, also where the model is shown only its end. Names, arguments
+    and descriptions are those that the bundled model was trained with.
     """
 
     @tool
@@ -35,10 +40,14 @@ def workspace_tools(workspace: Workspace) -> list[BaseTool]:
         """Write a file of the project."""
         return _answer(lambda: workspace.write(path, content))
 
-    @tool
-    def run_command(command: str) -> str:
+    @tool(response_format="content_and_artifact")
+    def run_command(command: str, runtime: ToolRuntime) -> tuple[str, str]:
         """Run a command in the project."""
-        return _answer(lambda: workspace.run(command))
+        output = _answer(lambda: workspace.run(command))
+        shown = workspace.shown(output)
+        if shown != output:
+            _archive(output, memory, runtime)
+        return shown, output
 
     return [run_command, read_file, list_files, search_files, write_file]
 
@@ -48,3 +57,9 @@ def _answer(work: Callable[[], str]) -> str:
         return work()
     except (RefusedError, OSError) as error:
         return f"refused: {error}"
+
+
+def _archive(output: str, memory: HybridMemory, runtime: ToolRuntime) -> None:
+    call = str(runtime.tool_call_id)
+    message = ToolMessage(output, tool_call_id=call, name="run_command", id=f"{call}-output")
+    memory.archive([message], runtime.config.get("configurable", {}).get("thread_id"))

@@ -31,12 +31,15 @@ class RefusedError(Exception):
 class Limits:
     """Bound what one call may cost.
 
-    result_characters: what a result may hold; a model with a small window needs small results. file_bytes: the largest
-    file that is searched, written, or read in one piece. matches: lines that a search returns. seconds: how long a
-    command may run.
+    result_characters: what the model is shown at once; a small window needs small results. shown_lines: how many lines
+    of a command's output, from its end, it is shown; None leaves that to result_characters. output_characters: how much
+    of the output is kept. file_bytes: the largest file that is searched, written, or read. matches: lines that a search
+    returns. seconds: how long a command may run.
     """
 
     result_characters: int = 4_000
+    shown_lines: int | None = None
+    output_characters: int = 8_000
     file_bytes: int = 1_000_000
     matches: int = 20
     seconds: float = 120.0
@@ -116,7 +119,7 @@ class Workspace:
             raise RefusedError(f"{command!r} is not one of: {', '.join(self.commands)}")
         try:
             done = run_confined(
-                arguments, self.root, seconds=self.limits.seconds, characters=self.limits.result_characters
+                arguments, self.root, seconds=self.limits.seconds, characters=self.limits.output_characters
             )
         except FileNotFoundError as error:
             raise RefusedError(f"there is no program {arguments[0]!r} here") from error
@@ -124,6 +127,16 @@ class Workspace:
             return f"stopped after {self.limits.seconds:g} seconds\n{done.output}".rstrip()
         failed = f"exit code {done.code}\n" if done.code else ""
         return (failed + (f"{_CUT}\n" * done.cut) + done.output).rstrip() or "ok"
+
+    def shown(self, output: str) -> str:
+        """Return what the model is shown of a command's output: the exit code if it begins with one, and its end."""
+        room, count = self.limits.result_characters, self.limits.shown_lines
+        if count is None and len(output) <= room:
+            return output
+        lines = [line for line in output.splitlines() if line.strip()]
+        code = lines[:1] if lines and lines[0].startswith("exit code ") else []
+        text = "\n".join(lines[len(code) :][-(count or len(lines)) :])
+        return "\n".join([*code, text if len(text) <= room else _CUT + text[-room:]])
 
     def _inside(self, name: str) -> Path:
         try:

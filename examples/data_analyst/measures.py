@@ -67,7 +67,7 @@ def comparison(table: Table, column: str, level: str) -> str:
     p = float(f_oneway(*samples.values(), equal_var=False).pvalue)
     means = ", ".join(f"{group!s} {values.mean():.4g}" for group, values in samples.items())
     verdict = "the groups differ" if p < alpha else "no difference"
-    return f"p = {p:.3g}\n{verdict} at {level}\n{table.grouping}: {means}"
+    return f"p = {p:.3g}\n{verdict} at {alpha:g}\n{table.grouping}: {means}"
 
 
 def _probability(text: str) -> float:

@@ -56,7 +56,7 @@ class Provenance(AgentMiddleware[Any, Any]):
 
     def _of_calls(self, message: AIMessage, prompt: Prompt) -> list[Note]:
         return [
-            trace(argument, str(value), prompt, self._memory).as_data()
+            trace(argument, str(value).strip(), prompt, self._memory).as_data()
             for call in message.tool_calls
             for argument, value in call["args"].items()
             if argument in ASSUMED

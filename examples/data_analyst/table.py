@@ -80,7 +80,7 @@ def diabetes_table() -> Table:
     It has no gaps. Its sexes are coded 1 and 2, and nobody documented which is which.
     """
     frame = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression"})
-    return Table("diabetes", frame, "sex")
+    return Table("diabetes", frame.astype({"age": int, "sex": int}), "sex")
 
 
 def csv_table(path: Path) -> Table:

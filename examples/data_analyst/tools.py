@@ -62,7 +62,7 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
         message = ToolMessage(
             f"{len(kept.frame)} rows kept", tool_call_id=str(runtime.tool_call_id), name="filter_rows"
         )
-        return Command(update={"subgroup": None if kept is table else group, "messages": [message]})
+        return Command(update={"subgroup": None if kept is table else group.strip(), "messages": [message]})
 
     tools: list[BaseTool] = [profile, summarize, plot, compare, aggregate, filter_rows]
     for one in tools:

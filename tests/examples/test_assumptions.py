@@ -1,29 +1,15 @@
 """Check what the data analyst says about where an assumption came from."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from deltamem_agents import HybridMemory, MemoryStore
+from deltamem_agents import HybridMemory
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.recalled import CLOSING, OPENING
 from examples.data_analyst.assumptions import ASSUMED, Prompt, as_lines, trace
 
-SPACE = ("data", "test")
 REQUEST = HumanMessage("Compare bmi between the groups.")
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[HybridMemory]:
-    """Return a memory over an empty archive."""
-    with (
-        MemoryStore.from_url(f"sqlite:///{tmp_path / 'archive.sqlite'}") as store,
-        HybridMemory(store, namespace=SPACE) as memory,
-    ):
-        yield memory
 
 
 def call(**arguments: str) -> AIMessage:
@@ -68,7 +54,7 @@ def test_what_has_left_the_prompt_does_not_count_as_prompt(memory: HybridMemory)
 def test_working_memory_is_named_with_the_newest_record_that_states_it(memory: HybridMemory) -> None:
     """Nothing in the prompt states the value, and the archive proves that it was said."""
     said = ["Test hypotheses at 0.05.", "We call it significant below 0.05.", "The significance level is now 0.1."]
-    records = memory.store.records.add_all(SPACE, [NewRecord(text, source="user") for text in said])
+    records = memory.store.records.add_all(memory.namespace, [NewRecord(text, source="user") for text in said])
     found = trace("level", "0.05", Prompt([REQUEST], None), memory)
     assert found.source == "working memory"
     assert found.citation in {record.id[-8:] for record in records[:2]}
@@ -88,13 +74,15 @@ def test_working_memory_is_named_with_the_newest_record_that_states_it(memory: H
 )
 def test_only_a_statement_of_the_users_proves_it(memory: HybridMemory, text: str, source_of: str) -> None:
     """A question, another meaning, a longer number, a tool's words and the agent's own prove nothing."""
-    memory.store.records.add(SPACE, NewRecord(text, source=source_of))
+    memory.store.records.add(memory.namespace, NewRecord(text, source=source_of))
     assert source(memory, REQUEST) == "unknown"
 
 
 def test_quarantined_records_prove_nothing(memory: HybridMemory) -> None:
     """What must not be found is not cited either."""
-    memory.store.records.add(SPACE, NewRecord("The significance level is 0.05.", source="user", tags=("quarantined",)))
+    memory.store.records.add(
+        memory.namespace, NewRecord("The significance level is 0.05.", source="user", tags=("quarantined",))
+    )
     assert source(memory, REQUEST) == "unknown"
 
 

@@ -1,7 +1,7 @@
 """Let a scripted model work in the sample project: approval, quotes from the archive, and the talk in a terminal."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from backbone import ConfigError
-from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, open_checkpointer
+from deltamem_agents import ChatDeltaMem, HybridMemory, open_checkpointer
 from deltamem_agents.cli.talk import talk
 from examples.coding_assistant.agent import coding_agent
-from examples.coding_assistant.workspace import Workspace
+from examples.coding_assistant.workspace import Limits, Workspace
 
 Make = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -35,16 +35,6 @@ REJECT = Command(resume={"decisions": [{"type": "reject", "message": "declined b
 def root(tmp_path: Path) -> Path:
     """Copy the sample project."""
     return Path(shutil.copytree(ROOT / "examples" / "coding_assistant" / "sample_project", tmp_path / "project"))
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[HybridMemory]:
-    """Return a memory over an empty archive."""
-    with (
-        MemoryStore.from_url(f"sqlite:///{tmp_path / 'memory.sqlite'}") as store,
-        HybridMemory(store, namespace=("coding", "test")) as memory,
-    ):
-        yield memory
 
 
 def said(text: str) -> dict[str, Any]:
@@ -94,20 +84,23 @@ def test_approval_does_not_open_the_workspace(root: Path, memory: HybridMemory, 
     assert not (root.parent / "out.txt").exists()
 
 
-def test_exact_texts_come_from_the_archive_with_citations(root: Path, memory: HybridMemory, scripted: Make) -> None:
-    """An error and a line of a file are quoted letter by letter in another thread, whatever the model says."""
-    model = scripted(
-        calls("run_command", command="make test"), "It failed.", calls("read_file", path="app/report.py"), "Read.", "?"
-    )
-    agent = coding_agent(model, memory, Workspace(root), InMemorySaver())
-    agent.invoke(said("Run the tests."), thread("monday"))
-    agent.invoke(said("Read app/report.py."), thread("monday"))
+@pytest.mark.parametrize("limits", [Limits(), Limits(result_characters=500, shown_lines=2)])
+def test_exact_texts_come_from_the_archive_with_citations(
+    root: Path, memory: HybridMemory, scripted: Make, limits: Limits
+) -> None:
+    """An error is quoted letter by letter in another thread, whatever the model says, even if it never saw it."""
+    model = scripted(calls("run_command", command="make test"), "It failed.", "?")
+    agent = coding_agent(model, memory, Workspace(root, limits=limits), InMemorySaver())
+    ran = agent.invoke(said("Run the tests."), thread("monday"))["messages"][-2]
+    error = "AssertionError: 'milk bread apple' != 'apple bread milk'"
+    assert (error in ran.text) == (limits.shown_lines is None)
+    assert error in ran.artifact
     memory.flush()
     events = agent.stream(said("What was the AssertionError?"), thread("friday"), stream_mode="custom")
     quoted = "".join(events)
     assert quoted.startswith("from the archive:\n[m:")
     assert "tool:run_command: " in quoted
-    assert "AssertionError: 'milk bread apple' != 'apple bread milk'" in quoted
+    assert error in quoted
 
 
 def test_a_model_that_only_calls_tools_is_stopped(root: Path, memory: HybridMemory, scripted: Make) -> None:

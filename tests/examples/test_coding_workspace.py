@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deltamem_agents import HybridMemory
 from examples.coding_assistant.tools import workspace_tools
 from examples.coding_assistant.workspace import Limits, RefusedError, Workspace
 
@@ -26,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def space(root: Path) -> Workspace:
     """Return the workspace, with small limits."""
-    return Workspace(root, limits=Limits(result_characters=400, seconds=20))
+    return Workspace(root, limits=Limits(result_characters=400, output_characters=400, seconds=20))
 
 
 def python(root: Path, code: str, **limits: float) -> Workspace:
@@ -193,7 +194,7 @@ def test_a_command_that_hangs_is_stopped_with_its_children(root: Path) -> None:
 
 def test_endless_output_is_cut(root: Path) -> None:
     """Only the end of much output is kept."""
-    space = python(root, "print('x' * 3_000_000); print('the end')", result_characters=200)
+    space = python(root, "print('x' * 3_000_000); print('the end')", output_characters=200)
     printed = run_script(space)
     assert printed.startswith("[…]\n")
     assert printed.endswith("the end")
@@ -206,10 +207,26 @@ def test_a_program_that_is_not_there_is_named(root: Path) -> None:
         Workspace(root, ["cargoless test"]).run("cargoless test")
 
 
-def test_a_tool_answers_with_the_refusal(space: Workspace) -> None:
+OUTPUT = "exit code 1\nF.\n\nFAIL: test_7\n\nFAILED (failures=1)\n"
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ({}, OUTPUT),
+        ({"shown_lines": 2}, "exit code 1\nFAIL: test_7\nFAILED (failures=1)"),
+        ({"shown_lines": 9}, "exit code 1\nF.\nFAIL: test_7\nFAILED (failures=1)"),
+        ({"result_characters": 11}, "exit code 1\n[…]failures=1)"),
+    ],
+)
+def test_a_small_window_is_shown_the_end(root: Path, limits: dict[str, int], shown: str) -> None:
+    """The exit code stays, and of the rest the last lines or characters."""
+    assert Workspace(root, limits=Limits(**limits)).shown(OUTPUT) == shown
+
+
+def test_a_tool_answers_with_the_refusal(space: Workspace, memory: HybridMemory) -> None:
     """The model reads why something was not done, and can go on."""
-    tools = {tool.name: tool for tool in workspace_tools(space)}
+    tools = {tool.name: tool for tool in workspace_tools(space, memory)}
     assert tools["read_file"].invoke({"path": "../secret.txt"}).startswith("refused: ")
-    assert tools["run_command"].invoke({"command": "rm -rf ."}).startswith("refused: ")
     assert tools["list_files"].invoke({"folder": "app"}) == "__init__.py\nparser.py\nreport.py"
     assert tools["list_files"].invoke({"folder": "a" * 300}).startswith("refused: ")

@@ -1,6 +1,6 @@
 """Let a scripted model work on the table: what each answer says it assumes, and a subgroup that is resumed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from deltamem_agents import HybridMemory, MemoryStore, open_checkpointer
+from deltamem_agents import HybridMemory, open_checkpointer
 from examples.data_analyst.agent import data_agent
 from examples.data_analyst.table import Table, diabetes_table
 
@@ -19,16 +19,6 @@ Make = Callable[..., Any]
 def table() -> Table:
     """Return the bundled table."""
     return diabetes_table()
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[HybridMemory]:
-    """Return a memory over an empty archive."""
-    with (
-        MemoryStore.from_url(f"sqlite:///{tmp_path / 'memory.sqlite'}") as store,
-        HybridMemory(store, namespace=("data", "test")) as memory,
-    ):
-        yield memory
 
 
 def calls(name: str, **arguments: str) -> AIMessage:
