@@ -186,7 +186,8 @@ def _memory_tier(reports: list[ThreadReport]) -> Tier:
     if any(report.exact is False for report in reports):
         notes.append(
             "replaying a call as it was gave another memory than it had given: the model was not called as the agent "
-            "calls it (system prompt, tools, window_tokens); nothing of the message is in the new memory all the same"
+            "calls it (system prompt, tools, window_tokens), or this machine rounds otherwise; nothing of the message "
+            "is in the new memory all the same"
         )
     return Tier(erased=len(changed), note="; ".join(notes))
 

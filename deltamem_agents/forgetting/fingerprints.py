@@ -24,6 +24,8 @@ _BLOCK = 4 * 2**20
 _PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
 _INVERSE = pow(_PRIME, -1, 2**64)
 Numbers = NDArray[np.uint64]
+Known = dict[int, dict[int, dict[int, set[int]]]]
+"""The texts by the first 8 bytes of a piece, its size, and all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,9 @@ def pieces_of(data: bytes) -> list[bytes]:
 
 def found_in(chunks: Iterable[bytes], needles: Sequence[Needle]) -> set[int]:
     """Return the numbers of the texts of which a piece is found; a piece across two chunks is not."""
-    starts: dict[int, list[Needle]] = defaultdict(list)
+    starts: Known = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
     for needle in needles:
-        starts[needle.start].append(needle)
+        starts[needle.start][needle.size][needle.whole].add(needle.text)
     wanted = np.asarray(sorted(starts), np.uint64)
     found: set[int] = set()
     for chunk in chunks:
@@ -77,18 +79,17 @@ def blocks_of(file: Path) -> Iterator[bytes]:
             tail = (tail + block)[-(_PIECE - 1) :]
 
 
-def _search(chunk: bytes, wanted: Numbers, starts: dict[int, list[Needle]]) -> set[int]:
+def _search(chunk: bytes, wanted: Numbers, starts: Known) -> set[int]:
     sums, back = _sums(chunk)
     windows = (sums[SHORTEST:] - sums[:-SHORTEST]) * back[: len(chunk) - SHORTEST + 1]
     place = np.searchsorted(wanted, windows)
     place[place == len(wanted)] = 0
     found: set[int] = set()
     for at in np.flatnonzero(wanted[place] == windows):
-        for needle in starts[int(windows[at])]:
-            end = at + needle.size
-            if needle.text not in found and end <= len(chunk):
-                whole = (int(sums[end]) - int(sums[at])) * int(back[at]) % 2**64
-                found |= {needle.text} if whole == needle.whole else set()
+        for size, wholes in starts[int(windows[at])].items():
+            if at + size <= len(chunk):
+                whole = (int(sums[at + size]) - int(sums[at])) * int(back[at]) % 2**64
+                found |= wholes.get(whole, set())
     return found
 
 

@@ -23,7 +23,7 @@ Absorb = Callable[[Sequence[BaseMessage], bytes | None, Mapping[bytes, Kept]], b
 nothing is answered."""
 
 _MAGIC: Final = b"DELTAMWM"
-_TOLERANCE: Final = 1e-3
+_TOLERANCE: Final = 1e-5
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from, open_checkpointer
@@ -259,7 +259,7 @@ def test_an_agent_forgets_and_goes_on(setting: Setting) -> None:
 def test_a_model_that_is_called_otherwise_is_said(setting: Setting) -> None:
     """With another system prompt the new memory is not the thread's own, and the receipt does not hide it."""
     setting.talk("t", range(8))
-    prompt = ChatPromptTemplate.from_messages([("system", "the weather is yes"), ("placeholder", "{messages}")])
+    prompt = ChatPromptTemplate.from_messages([("system", "the weather is yes"), MessagesPlaceholder("messages")])
     setting.memory.model = prompt | setting.model
     receipt = setting.memory.forget(ids=["u1"], reason="asked")
     assert "another memory" in receipt.tiers["working_memory"].note
