@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from sqlalchemy.pool import StaticPool
 
 from backbone import ConfigError
 from deltamem_agents.archive.database import open_database
+from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.records import NewRecord
 from deltamem_agents.audit import AuditError, AuditEvent, AuditHead, append, append_all, read_entries, verify
 from deltamem_agents.audit.tables import audit, digest_of, heads, metadata
 
@@ -209,6 +212,49 @@ def test_a_noted_head_proves_what_a_rewritten_log_cannot() -> None:
         longer = AuditHead(namespace=ANN, entries=50, digest="0")
         assert [(p.kind, p.seq) for p in verify(connection, noted=[longer]).problems] == [("truncated", 50)]
         assert verify(connection, noted=[AuditHead(namespace=ANN, entries=0, digest="0")]).ok
+
+
+def test_the_quarantine_and_its_log_in_both_databases(store: RecordStore) -> None:
+    """Approving, rejecting, deleting and expiring leave one entry each, about the right record and thread."""
+    held = [NewRecord(text, "t", text, "tool", "web", tags=("quarantined", "x")) for text in ("one", "two")]
+    decided = [[event(action="quarantine"), event(action="redact")], [event(action="quarantine")]]
+    one, two = store.add_all(ANN, held, decided=decided)
+    same = NewRecord("two", "other", "9", "tool", "web")
+    assert store.add(ANN, same).id == two.id
+    assert [record.id for record in store.waiting(ANN, "t")] == [one.id, two.id]
+    assert [record.id for record in store.waiting(ANN, "other")] == [two.id]
+    assert store.approve(ANN, one.id, actor="ann").tags == ("x",)
+    assert store.reject(ANN, two.id, actor="ann") == 1
+    for decide in (store.approve, store.reject):
+        with pytest.raises(RecordNotFoundError, match="in quarantine"):
+            decide(ANN, one.id, actor="ann")
+    assert store.rejected(ANN, "t") == store.rejected(ANN, "other") == {two.hash}
+    assert (store.rejected_messages(ANN, "t"), store.rejected_messages(ANN, "other")) == ({"two"}, {"9"})
+    store.delete(ANN, [one.id])
+    brief = store.add(ANN, NewRecord("brief", ttl=timedelta(microseconds=1)))
+    assert store.sweep() == 1
+    told = [(entry.action, entry.thread, entry.record_id) for entry in reversed(store.audit_entries(ANN))]
+    assert told == [
+        ("quarantine", "t", one.id),
+        ("redact", "t", one.id),
+        ("quarantine", "t", two.id),
+        ("write", "other", two.id),
+        ("approve", "t", one.id),
+        *sorted([("reject", "t", two.id), ("reject", "other", two.id)], key=told.index),
+        ("forget", "t", one.id),
+        ("write", None, brief.id),
+        ("expire", None, brief.id),
+    ]
+    assert store.verify_audit().ok
+
+
+def test_a_refusal_is_logged_once_for_each_reason(store: RecordStore) -> None:
+    """A thread that goes on repeats what was refused; another reason, or another version, is something new."""
+    refusal = event(action="refuse", thread="t", policy="p", policy_version="1", detail={"message": "1"})
+    newer = refusal.model_copy(update={"policy_version": "2"})
+    for events in ([refusal], [refusal, newer], [newer], []):
+        store.audit_new(ANN, events)
+    assert [entry.policy_version for entry in store.audit_entries(ANN)] == ["2", "1"]
 
 
 def test_what_cannot_be_recorded_is_refused() -> None:
