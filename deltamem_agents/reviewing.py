@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import BaseMessage
 
 from deltamem_agents.archive.errors import RecordNotFoundError
-from deltamem_agents.archive.records import content_hash
+from deltamem_agents.archive.records import Record, content_hash
 from deltamem_agents.messages import UNWRITTEN
-from deltamem_agents.policy.approval import Question
+from deltamem_agents.policy import describe
+from deltamem_agents.policy.approval import Question, approved
 from deltamem_agents.recalling import ArchiveRecall
 
 __all__ = ["REMOVED", "ArchiveReview"]
@@ -47,16 +48,30 @@ class ArchiveReview(ArchiveRecall):
             for record in held
         ]
 
-    def settle(self, answers: Mapping[str, str]) -> None:
-        """Approve or reject records by id; any other answer leaves them where they are, as does a second one."""
+    def settle(self, answers: Mapping[str, str], messages: Sequence[BaseMessage], thread: str) -> None:
+        """Approve or reject records by id; any other answer leaves them where they are, as does a second one.
+
+        messages: those of the thread; what is approved of them counts as approved for the working memory too.
+        """
         for record_id, answer in answers.items():
             try:
                 if answer == "approve":
-                    self.store.records.approve(self.namespace, record_id, actor=_REVIEWER)
+                    record = self.store.records.approve(self.namespace, record_id, actor=_REVIEWER)
+                    self._let_through(record, messages, thread)
                 elif answer == "reject":
                     self.store.records.reject(self.namespace, record_id, actor=_REVIEWER)
             except RecordNotFoundError:
                 _log.info("record %s is no longer in quarantine", record_id)
+
+    def _let_through(self, record: Record, messages: Sequence[BaseMessage], thread: str) -> None:
+        """Take back what was decided about the messages that are this record."""
+        for message in messages:
+            decision = self.retention.lately(seen := describe(message), thread)
+            if decision is None or not decision.quarantine:
+                continue
+            text = message.text if decision.text is None else decision.text
+            if content_hash(text) == record.hash:
+                self.retention.remember(seen, thread, approved(decision))
 
     def without_rejected(self, messages: Sequence[BaseMessage], thread: str) -> list[BaseMessage]:
         """Return a replacement without text for each message that was rejected in this thread, by whatever way."""

@@ -15,7 +15,7 @@ from deltamem_agents.policy.decisions import Retain
 from deltamem_agents.policy.hooks import PolicyMessage
 from deltamem_agents.policy.trust import QUARANTINED
 
-__all__ = ["ApprovalState", "Quarantine", "Question", "RequireApproval"]
+__all__ = ["ApprovalState", "Quarantine", "Question", "RequireApproval", "approved"]
 
 
 class Question(TypedDict):
@@ -34,7 +34,7 @@ class Quarantine(Protocol):
     def waiting(self, messages: Sequence[BaseMessage], thread: str) -> list[Question]:
         """Take a thread's messages, and return its records in quarantine."""
 
-    def settle(self, answers: Mapping[str, str]) -> None:
+    def settle(self, answers: Mapping[str, str], messages: Sequence[BaseMessage], thread: str) -> None:
         """Approve or reject records, by id; those that are no longer in quarantine stay as they are."""
 
     def without_rejected(self, messages: Sequence[BaseMessage], thread: str) -> list[BaseMessage]:
@@ -53,9 +53,9 @@ class RequireApproval(AgentMiddleware[ApprovalState, Any, Any]):
     Put it before the memory's own middleware: create_agent(middleware=[RequireApproval(memory), *memory.middleware()]).
     The interrupt's value is {"quarantined": [{"id", "message", "source", "reason", "text"}, …]}. Resume with
     Command(resume="approve") or "reject" for all, or {"decisions": {id: "approve" | "reject"}}. What is approved can
-    be recalled from then on, at the trust it has; what is rejected leaves the archive and the state, before the model
-    has read it; what has no answer stays in quarantine, and is not asked about again. Answers are applied once,
-    however often the node runs.
+    be recalled from then on, at the trust it has, and be written to the working memory; what is rejected leaves the
+    archive and the state, before the model has read it; what has no answer stays in quarantine, and is not asked about
+    again. Answers are applied once, however often the node runs.
     """
 
     state_schema = ApprovalState
@@ -73,7 +73,7 @@ class RequireApproval(AgentMiddleware[ApprovalState, Any, Any]):
         memory, thread = self._parts(runtime)
         asked, pending = state.get("delta_mem_asked", []), memory.waiting(state["messages"], thread)
         answers = _ask(pending, asked)
-        memory.settle(answers)
+        memory.settle(answers, state["messages"], thread)
         return _update(asked, answers, memory.without_rejected(state["messages"], thread))
 
     async def abefore_model(self, state: ApprovalState, runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -82,7 +82,7 @@ class RequireApproval(AgentMiddleware[ApprovalState, Any, Any]):
         asked = state.get("delta_mem_asked", [])
         pending = await asyncio.to_thread(memory.waiting, state["messages"], thread)
         answers = _ask(pending, asked)
-        await asyncio.to_thread(memory.settle, answers)
+        await asyncio.to_thread(memory.settle, answers, state["messages"], thread)
         return _update(asked, answers, await asyncio.to_thread(memory.without_rejected, state["messages"], thread))
 
     def review(self, message: PolicyMessage, decision: Retain) -> Retain:
@@ -98,10 +98,7 @@ class RequireApproval(AgentMiddleware[ApprovalState, Any, Any]):
             {"policy": decision.policy, "reason": decision.reason, "source": message.source, "text": text}
         )
         if answer == "approve":
-            tags = tuple(tag for tag in decision.tags if tag != QUARANTINED)
-            return decision.model_copy(
-                update={"quarantine": False, "working": _all_others_write(decision), "tags": tags, "reason": "approved"}
-            )
+            return approved(decision)
         if answer == "reject":
             return decision.model_copy(
                 update={"quarantine": False, "working": False, "archive": False, "reason": "rejected"}
@@ -115,6 +112,13 @@ class RequireApproval(AgentMiddleware[ApprovalState, Any, Any]):
                 "RequireApproval needs a memory, RequireApproval(memory), and an agent with a checkpointer"
             )
         return self._memory, thread
+
+
+def approved(decision: Retain) -> Retain:
+    """Return a decision without the quarantine; what other policies keep from the working memory stays out of it."""
+    writing = all(part.working or part.quarantine for part in decision.parts if isinstance(part, Retain))
+    tags = tuple(tag for tag in decision.tags if tag != QUARANTINED)
+    return decision.model_copy(update={"quarantine": False, "working": writing, "tags": tags, "reason": "approved"})
 
 
 def _ask(pending: Sequence[Question], asked: Sequence[str]) -> dict[str, str]:
@@ -133,8 +137,3 @@ def _update(asked: Sequence[str], answers: Mapping[str, str], replaced: list[Bas
     if answers:
         update["delta_mem_asked"] = [*asked, *answers]
     return update or None
-
-
-def _all_others_write(decision: Retain) -> bool:
-    """Tell whether only the quarantine kept a message from the working memory."""
-    return all(part.working or part.quarantine for part in decision.parts if isinstance(part, Retain))

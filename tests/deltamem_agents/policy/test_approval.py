@@ -15,7 +15,7 @@ from langgraph.types import Command
 from backbone import ConfigError
 from deltamem_agents import HybridMemory, MemoryStore
 from deltamem_agents.archive.filters import RecordFilter
-from deltamem_agents.policy import PolicyChain, RequireApproval, SourceTrust, Trust
+from deltamem_agents.policy import PolicyChain, RequireApproval, SourceTrust, Trust, describe
 from deltamem_agents.reviewing import REMOVED
 
 ANN = ("user", "ann")
@@ -95,6 +95,20 @@ def test_an_approved_record_can_be_recalled(hybrid: HybridMemory) -> None:
     assert (record.trust, record.tags) == (Trust.LOW, ())
     approval = hybrid.store.records.audit_entries(ANN, action="approve")
     assert [(entry.actor, entry.record_id, entry.thread) for entry in approval] == [("reviewer", record.id, "one")]
+
+
+@pytest.mark.parametrize(("answer", "written"), [("approve", True), ("later", False)])
+def test_what_is_approved_counts_for_the_working_memory_too(
+    hybrid: HybridMemory, answer: str, *, written: bool
+) -> None:
+    """The decision that the model call goes by is the person's, and what is said after it is not tainted by it."""
+    agent = agent_of(hybrid, listening())
+    start(agent)
+    agent.invoke(Command(resume=answer), on("one"))
+    page = next(m for m in agent.get_state(on("one")).values["messages"] if isinstance(m, ToolMessage))
+    decision = hybrid.retention.lately(describe(page), "one")
+    assert decision is not None
+    assert (decision.working, decision.quarantine) == (written, not written)
 
 
 def test_a_rejected_text_is_gone_before_the_model_reads_it(hybrid: HybridMemory) -> None:
