@@ -85,7 +85,7 @@ def test_recall_and_writing_are_spans_with_counts(
         hybrid.flush()
     found = attributes(spans)
     assert (found["deltamem.recall"]["deltamem.found"], found["deltamem.recall"]["deltamem.shown"]) == (1, 1)
-    assert found["deltamem.write"] == {"deltamem.kept": 1, "deltamem.refused": 1}
+    assert found["deltamem.write"] == {"deltamem.kept": 1, "deltamem.refused": 1, "deltamem.gone": 0}
     parents = {span.name: span.parent for span in spans.get_finished_spans()}
     for name in ("deltamem.recall", "deltamem.write"):
         parent = parents[name]
@@ -96,7 +96,7 @@ def test_recall_and_writing_are_spans_with_counts(
     timed = {about["deltamem.operation"]: point.count for about, point in points(reader, "deltamem.duration")}
     assert timed == {"recall": 1, "write": 1}
     amounts = {about["deltamem.amount"]: point.value for about, point in points(reader, "deltamem.amount")}
-    assert amounts == {"found": 1, "shown": 1, "kept": 1, "refused": 1}
+    assert amounts == {"found": 1, "shown": 1, "kept": 1, "refused": 1, "gone": 0}
 
 
 def test_deleting_is_a_span(reader: InMemoryMetricReader, spans: InMemorySpanExporter, store: MemoryStore) -> None:
