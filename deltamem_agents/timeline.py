@@ -17,7 +17,7 @@ from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.messages import to_entries
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Event", "MemoryPoint", "Timeline", "archived_events", "thread_timeline"]
+__all__ = ["Event", "MemoryPoint", "Timeline", "archived_events", "decided_events", "thread_timeline"]
 
 Kind = Literal["said", "absorbed", "archived", "recalled", "decided"]
 _RECALLED = "recalled"
@@ -113,6 +113,23 @@ def archived_events(store: MemoryStore, namespace: Namespace, thread: str, limit
             {"id": record.id, "trust": record.trust.name.lower(), "tags": list(record.tags)},
         )
         for record in reversed(found)
+    ]
+
+
+def decided_events(store: MemoryStore, namespace: Namespace, thread: str, limit: int = 1000) -> list[Event]:
+    """List what the audit log of a namespace has of a thread, oldest first; at most its newest `limit` entries."""
+    entries = store.records.audit_entries(namespace, thread=thread, limit=limit)
+    return [
+        Event(
+            entry.time,
+            "decided",
+            entry.actor,
+            f"{entry.action}: {entry.reason}" + (f" ({entry.policy})" if entry.policy else ""),
+            entry.model_dump(
+                mode="json", include={"action", "reason", "policy", "policy_version", "record_id", "detail"}
+            ),
+        )
+        for entry in reversed(entries)
     ]
 
 

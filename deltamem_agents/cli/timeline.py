@@ -26,7 +26,9 @@ thread = typer.Typer(help="Look into one thread.", no_args_is_help=True)
 ThreadId = Annotated[str, typer.Argument(help="Name of the thread.", metavar="ID")]
 Space = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace of its archive; without one, what was archived is left out."),
+    typer.Option(
+        "--namespace", "-n", help="Namespace of its archive; without one, what was archived and decided is left out."
+    ),
 ]
 ArchiveDatabase = Annotated[
     str | None,
@@ -84,10 +86,11 @@ def _read(name: str, settings: "Settings") -> "Timeline":
 
 def _archived(name: str, settings: "Settings", namespace: str) -> "list[Event]":
     from deltamem_agents.archive.store import MemoryStore
-    from deltamem_agents.timeline import archived_events
+    from deltamem_agents.timeline import archived_events, decided_events
 
     with MemoryStore.from_url(settings.archive_db) as store:
-        return archived_events(store, labels(namespace), name)
+        space = labels(namespace)
+        return [*archived_events(store, space, name), *decided_events(store, space, name)]
 
 
 def _gates(timeline: "Timeline", settings: "Settings") -> "list[GateReading]":

@@ -17,7 +17,7 @@ from deltamem_agents.cli import main
 from deltamem_agents.cli.timeline import sparkline
 from deltamem_agents.gates import read_gates
 from deltamem_agents.messages import to_template_message
-from deltamem_agents.timeline import Timeline, archived_events, thread_timeline
+from deltamem_agents.timeline import Timeline, archived_events, decided_events, thread_timeline
 
 TURNS = 6
 CONFIG = {"configurable": {"thread_id": "notes"}}
@@ -79,8 +79,8 @@ def test_the_timeline_is_what_the_checkpoints_hold(told: Told) -> None:
     assert timeline.checkpoints == len(list(told.agent.get_state_history(CONFIG)))
 
 
-def test_recall_and_archive_are_in_it(told: Told) -> None:
-    """Each recalled block that a reply reports is an event, and each record of the thread another."""
+def test_recall_archive_and_decisions_are_in_it(told: Told) -> None:
+    """Each recalled block that a reply reports is an event, and so is each record and each entry of the audit log."""
     reports = [m.response_metadata.get("recalled") for m in told.timeline.messages]
     recalled = [event for event in told.timeline.events if event.kind == "recalled"]
     assert [event.detail["found"] for event in recalled] == [report for report in reports if report]
@@ -88,6 +88,11 @@ def test_recall_and_archive_are_in_it(told: Told) -> None:
     archived = archived_events(told.store, ("acme",), "notes")
     assert {event.text for event in archived} == {message.text for message in told.timeline.messages}
     assert archived_events(told.store, ("other",), "notes") == []
+    decided = decided_events(told.store, ("acme",), "notes")
+    log = told.store.records.audit_entries(("acme",), thread="notes", limit=1000)
+    assert [event.detail["action"] for event in decided] == [entry.action for entry in reversed(log)]
+    assert {"write", "recall"} <= {entry.action for entry in log}
+    assert all(event.text.startswith(f"{event.detail['action']}: {event.detail['reason']}") for event in decided)
 
 
 def test_a_fork_is_told_along_its_own_branch(told: Told) -> None:
@@ -162,8 +167,8 @@ def test_the_command_prints_events_and_a_plot(run: Show, told: Told, model_folde
     events = [line.split()[2] for line in lines if line[:4].isdigit()]
     kinds = [event.kind for event in told.timeline.events]
     assert status == 0
-    records = {message.text for message in told.timeline.messages}
-    assert sorted(events) == sorted([*kinds, *["archived"] * len(records)])
+    assert {event for event in events if event not in kinds} == {"archived", "decided"}
+    assert [event for event in events if event in kinds] == kinds
     assert lines[-3].startswith("state norm")
     assert lines[-2].startswith("write gate")
     assert lines[-1].startswith("surprise")
