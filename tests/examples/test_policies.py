@@ -44,3 +44,18 @@ def test_what_is_older_than_a_quarter_is_withheld(tmp_path: Path) -> None:
         block = memory.recall("What is the launch code name?")
     assert block.text is None
     assert [passage.verdict for passage in block.passages] == ["withheld"]
+
+
+def test_a_quarantined_page_is_shown_once_it_is_approved(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither page is recalled at first; afterwards the approved one is, and the rejected one is gone for good."""
+    approval = import_module("examples.policies.approval")
+    approval.main()
+    first, after = capsys.readouterr().out.split("recalled after ann has looked:")
+    kept, rejected = approval.PAGES
+    assert first == "recalled at first: None\n"
+    shown, archive = after.split("archive: ")
+    assert kept in shown
+    assert rejected not in after
+    assert archive.splitlines()[0] == str([kept])
+    assert "log: approve by ann: our own page" in archive
+    assert "log: reject by ann: runs what it downloads" in archive
