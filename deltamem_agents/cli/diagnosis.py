@@ -177,8 +177,10 @@ def _embeddings(settings: "Settings") -> Finding:
 
 
 def _memory(_: "Settings") -> Finding:
+    from deltamem_agents.cli.progress import quiet_loading
     from deltamem_agents.evaluation.self_test import run_self_test
 
+    quiet_loading()
     result = run_self_test()
     found = (
         f"the bundled model answered {result.answered} of {result.asked} facts that had left its prompt, "

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from deltamem_agents.cli.progress import quiet_loading
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
 
 __all__ = ["print_recall"]
@@ -45,6 +46,7 @@ def print_recall(
     options = RecallOptions(
         facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed, archive=archive
     )
+    quiet_loading()
     figures = run_recall(options)
     if as_json:
         print(json.dumps(figures))
