@@ -24,6 +24,9 @@ READ_ONLY = {"archive_read_only": True}
 _FORMS = "sqlite:///relative/file, sqlite:////absolute/file or postgresql://user@host/database"
 _BUSY_SECONDS = 30
 _WAL_BYTES = 16 * 2**20
+_CACHE_KIBIBYTES = (
+    32 * 2**10
+)  # of each connection; SQLite's own 2 MiB is less than one question reads of a large archive
 # Any constant will do, so long as every version of this project uses the same.
 _MIGRATION_LOCK = 5_031_972_611
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -84,6 +87,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         f"journal_size_limit={_WAL_BYTES}",
+        f"cache_size=-{_CACHE_KIBIBYTES}",
         "secure_delete=ON",
         "foreign_keys=ON",
     ):

@@ -3,15 +3,15 @@
 The weights were chosen by cross-validation over conversations; docs/archive.md says how.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from langchain_core.cross_encoders import BaseCrossEncoder
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Engine, select
+from sqlalchemy import ColumnElement, Connection, Engine, case, select
 
-from deltamem_agents.archive.bm25 import Corpus, load_corpus, score_words, with_neighbours
+from deltamem_agents.archive.bm25 import Layout, load_corpus, score_words, with_neighbours
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
@@ -19,12 +19,15 @@ from deltamem_agents.archive.tables import records, spaces
 from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.archive.vectors import VectorIndex
 
-__all__ = ["DEFAULT_WEIGHTS", "Hit", "Scores", "SearchWeights", "score_namespace", "search_records"]
+__all__ = ["DEFAULT_WEIGHTS", "NEAREST", "Hit", "Scores", "SearchWeights", "score_namespace", "search_records"]
 
 Floats = NDArray[np.float32]
 
-_NEAREST = 500  # how many vectors are asked for
-_CANDIDATES = 32  # how many of the best are looked up in SQL first
+NEAREST = 500
+"""How many vectors are asked for."""
+
+_CANDIDATES = 16  # how many of the best are looked up in SQL first, at least
+_MOST_CANDIDATES = 5_000  # how many at once at most
 _RERANKED = 50
 
 
@@ -102,70 +105,97 @@ def search_records(
 ) -> list[Hit]:
     """Return the best records of a namespace for a question, the best first; see `MemoryStore.recall`."""
     key = namespace_key(namespace)
-    scores = score_namespace(engine, vectors, namespace, query)
-    if scores is None:
-        return []
-    words, total = scores.words(weights), scores.fused(weights)
+    question = vectors.embed(query) if query.strip() else None  # while no transaction is open
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        # The space says nothing new, but it is what the index by position begins with.
-        condition = chosen.findable(key, connection.dialect.name) & (records.c.space == scores.space)
-        hits = _look_up(connection, condition, total, max(limit, _RERANKED if reranker else 0))
+        scores = _score(connection, vectors, key, query, question)
+        if scores is None:
+            return []
+        words, total = scores.words(weights), scores.fused(weights)
+        condition = chosen.findable(key, connection.dialect.name)
+        hits = _look_up(connection, scores.space, condition, total, max(limit, _RERANKED if reranker else 0))
     found = [Hit(record, float(total[at]), float(words[at]), scores.cosines.get(at)) for at, record in hits]
     return _rerank(reranker, query, found)[:limit] if reranker else found[:limit]
 
 
 def score_namespace(engine: Engine, vectors: VectorIndex, namespace: Namespace, query: str) -> Scores | None:
     """Score every position of a namespace against a question; None if the namespace or the question is empty."""
+    question = vectors.embed(query) if query.strip() else None
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        this = (spaces.c.kind == "record") & (spaces.c.namespace == namespace_key(namespace))
-        space = connection.execute(select(spaces.c.id).where(this)).scalar_one_or_none()
+        return _score(connection, vectors, namespace_key(namespace), query, question)
+
+
+def _score(
+    connection: Connection, vectors: VectorIndex, key: str, query: str, question: Floats | None
+) -> Scores | None:
+    this = (spaces.c.kind == "record") & (spaces.c.namespace == key)
+    space = connection.execute(select(spaces.c.id).where(this)).scalar_one_or_none()
     if space is None or not query.strip():
         return None
-    # The question is embedded while no transaction is open.
-    nearest = vectors.nearest(space, vectors.embed(query), _NEAREST)
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        corpus = load_corpus(connection, space, terms_of(query))
-        cosines = _by_position(connection, space, nearest, len(corpus.lengths))
+    nearest = vectors.nearest(space, question, NEAREST)
+    corpus = load_corpus(connection, space, terms_of(query))
+    cosines = _by_position(connection, space, nearest, len(corpus.layout.lengths)) if nearest else {}
     alone, near, wide = (score_words(corpus, reach) for reach in (0, 1, 2))
-    return Scores(space, alone, near, wide, *_meaning(corpus, cosines), cosines)
+    return Scores(space, alone, near, wide, *_meaning(corpus.layout, cosines), cosines)
 
 
 def _by_position(connection: Connection, space: int, near: Mapping[str, float], size: int) -> dict[int, float]:
     """Turn vector ids into positions below `size`, leaving out what the record does not hold."""
     ids = {vector_id.partition("#")[0]: cosine for vector_id, cosine in near.items()}
-    mine = (records.c.space == space) & (records.c.position < size)
-    chosen = select(records.c.id, records.c.position).where(records.c.id.in_(ids), mine)
-    return {row.position: ids[row.id] for row in connection.execute(chosen)}
+    # By id alone: a condition on the space makes SQLite read all of the space.
+    chosen = select(records.c.id, records.c.space, records.c.position).where(records.c.id.in_(ids))
+    rows = connection.execute(chosen).all()
+    return {place: ids[name] for name, owner, place in rows if owner == space and place < size}
 
 
-def _meaning(corpus: Corpus, cosines: Mapping[int, float]) -> tuple[Floats, Floats, Floats]:
+def _meaning(layout: Layout, cosines: Mapping[int, float]) -> tuple[Floats, Floats, Floats]:
     """Return each position's cosine, and the means of its first and second neighbours'.
 
     What is not among the nearest counts as the farthest that is.
     """
-    own = np.full_like(corpus.lengths, min(cosines.values(), default=0.0))
+    own = np.full_like(layout.lengths, min(cosines.values(), default=0.0))
+    if not cosines:
+        return own, own, own
     own[list(cosines)] = list(cosines.values())
-    first, second = (with_neighbours(corpus, own, reach) for reach in (1, 2))
+    first, second = (with_neighbours(layout, own, reach) for reach in (1, 2))
     around: Floats = (first - own) / np.float32(2)
     beyond: Floats = (second - first) / np.float32(2)
     return own, around, beyond
 
 
 def _look_up(
-    connection: Connection, condition: ColumnElement[bool], total: Floats, limit: int
+    connection: Connection, space: int, condition: ColumnElement[bool], total: Floats, limit: int
 ) -> list[tuple[int, Record]]:
     """Return the best positions whose records the filter lets through, looking further until there are enough."""
-    order = np.argsort(-total, kind="stable")
-    order = order[total[order] > 0]
     found: list[tuple[int, Record]] = []
-    start, width = 0, max(_CANDIDATES, 2 * limit)
-    while start < len(order) and len(found) < limit:
-        places = [int(position) for position in order[start : start + width]]
-        rows = select(records).where(condition, records.c.position.in_(places))
+    # As a case, so that SQLite takes the index by position, and none of those that the condition could use, which lead
+    # to far more rows.
+    passes = (records.c.space == space) & (case((condition, 1), else_=0) == 1)
+    for places in _best_first(total, max(_CANDIDATES, 2 * limit)):
+        rows = select(records).where(passes, records.c.position.in_(places))
         by_place = {row["position"]: Record.from_row(row) for row in connection.execute(rows).mappings()}
         found += [(place, by_place[place]) for place in places if place in by_place]
-        start, width = start + width, min(4 * width, 5_000)
+        if len(found) >= limit:
+            break
     return found[:limit]
+
+
+def _best_first(total: Floats, width: int) -> Iterator[list[int]]:
+    """Yield the positions that have a score, the best `width` first, then in growing pieces."""
+    scored = np.flatnonzero(total > 0)
+    # Most questions are answered from the first piece, so only that is sorted at first.
+    first = scored
+    if len(scored) > width:
+        last = np.partition(total[scored], len(scored) - width)[len(scored) - width]
+        first = scored[total[scored] >= last]
+    order = first[np.argsort(-total[first], kind="stable")]
+    yield order[:width].tolist()
+    if len(scored) > width:
+        rest = scored[np.argsort(-total[scored], kind="stable")][width:]
+        start = 0
+        while start < len(rest):
+            width = min(4 * width, _MOST_CANDIDATES)
+            yield rest[start : start + width].tolist()
+            start += width
 
 
 def _rerank(reranker: BaseCrossEncoder, query: str, hits: list[Hit]) -> list[Hit]:

@@ -127,9 +127,12 @@ def test_a_space_grows_over_many_blocks(sqlite_url: str) -> None:
             corpus = load_corpus(connection, 1, ["appl"])
         scores = score_words(corpus)
         assert np.flatnonzero(scores).tolist() == [BLOCK - 1, BLOCK, BLOCK + 1]
-        assert corpus.previous[[0, BLOCK - 1, BLOCK, BLOCK + 1]].tolist() == [-1, BLOCK - 2, BLOCK - 1, BLOCK]
+        previous, following, second, _ = corpus.layout.links
+        assert previous[[0, BLOCK - 1, BLOCK, BLOCK + 1]].tolist() == [BLOCK + 2, BLOCK - 2, BLOCK - 1, BLOCK]
+        assert following[[BLOCK - 1, BLOCK + 1]].tolist() == [BLOCK, BLOCK + 2]
+        assert second[BLOCK] == BLOCK - 2
         store.delete(NS, [last[0].id])
         with engine.connect() as connection:
             corpus = load_corpus(connection, 1, ["appl"])
         assert np.flatnonzero(score_words(corpus)).tolist() == [BLOCK, BLOCK + 1]
-        assert corpus.previous[BLOCK] == BLOCK - 2
+        assert corpus.layout.links[0][BLOCK] == BLOCK - 2
