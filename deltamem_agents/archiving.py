@@ -4,11 +4,14 @@ import contextvars
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
@@ -25,6 +28,11 @@ from deltamem_agents.retention import Retention
 from deltamem_agents.tracing import observed
 
 __all__ = ["ArchiveWriter", "decide", "derived", "to_record"]
+
+# What a database that is down, locked or full raises: worth another try, unlike what is wrong with a message.
+_PASSING_FAULTS = (SQLAlchemyError, OSError)
+
+_ATTEMPTS = 4  # with pauses of 0.1, 0.4 and 1.6 seconds between them
 
 _log = logging.getLogger(__name__)
 _THREAD = "deltamem-archive"
@@ -91,7 +99,8 @@ def derived(records: RecordStore, namespace: Namespace, new: NewRecord, message:
 class ArchiveWriter:
     """Write records on a thread of its own, in the order in which they come.
 
-    A write that fails is said in the log at once, and raised by the next `flush`.
+    A write that a database refuses is tried again a few times, which the log says. One that fails for good is said in
+    the log at once, and raised by the next `flush`.
     """
 
     def __init__(self, store: MemoryStore, retention: Retention) -> None:
@@ -103,13 +112,16 @@ class ArchiveWriter:
         self._failed: list[BaseException] = []
         self._lock = threading.Lock()
 
-    def put(self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None) -> None:
-        """Take messages to be archived, and return at once."""
+    def put(
+        self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None, given_up: Callable[[], None]
+    ) -> None:
+        """Take messages to be archived, and return at once. given_up: called if the database refuses them for good."""
         if not messages:
             return
         # In the caller's context, so that a trace shows the write under the turn that led to it.
         run = contextvars.copy_context().run
-        job = self._pool.submit(run, self._write, namespace, messages, current_place(), thread, datetime.now(UTC))
+        what = (namespace, messages, current_place(), thread, datetime.now(UTC))
+        job = self._pool.submit(run, self._try, given_up, *what)
         with self._lock:
             self._pending.add(job)
         job.add_done_callback(self._settle)
@@ -143,12 +155,26 @@ class ArchiveWriter:
         self._pool.shutdown(wait=True)
 
     def _settle(self, job: "Future[None]") -> None:
-        error = job.exception()
         with self._lock:
-            if error is not None:
-                self._failed.append(error)
             self._pending.discard(job)
-        if error is not None:
+
+    def _try(self, given_up: Callable[[], None], *what: Any) -> None:
+        """Write, and keep what fails for `flush`; a message has an identity, so trying again never stores it twice."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_PASSING_FAULTS),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_exponential(multiplier=0.1, exp_base=4),
+            before_sleep=before_sleep_log(_log, logging.WARNING),
+            reraise=True,
+        )
+        try:
+            retrying(self._write, *what)
+        except Exception as error:
+            # Before the job is done, since that is what `flush` waits for.
+            with self._lock:
+                self._failed.append(error)
+            if isinstance(error, _PASSING_FAULTS):
+                given_up()
             _log.error("messages could not be archived: %s", error)
 
     def _write(

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from difflib import SequenceMatcher
 from types import TracebackType
 from typing import Self
@@ -32,6 +33,7 @@ DEFAULT_THRESHOLD = 0.4
 _SEEN = 50_000
 _COMPARED = 4  # records that a text is compared with
 _COMPARED_WORDS = 400
+_Key = tuple[str | None, str, int]
 
 
 class ArchiveRecall:
@@ -64,7 +66,7 @@ class ArchiveRecall:
         self.retention = Retention(chain, namespace=namespace, similarity=self._similarity)
         self.policy = self.retention.policy
         self._writer = ArchiveWriter(store, self.retention)
-        self._seen: set[tuple[str | None, str, int]] = set()
+        self._seen: set[_Key] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -86,9 +88,15 @@ class ArchiveRecall:
                 self._seen.clear()  # the record itself knows them, and is only asked more often
             # With the text, because a message may be edited under its id.
             keyed = [(m, None if m.id is None else (thread, m.id, hash(m.text))) for m in messages]
-            fresh = [message for message, key in keyed if key not in self._seen]
+            fresh = [(message, key) for message, key in keyed if key not in self._seen]
             self._seen.update(key for _, key in keyed if key is not None)
-        self._writer.put(self.namespace, fresh, thread)
+        keys = {key for _, key in fresh}
+        self._writer.put(self.namespace, [message for message, _ in fresh], thread, lambda: self._forget_seen(keys))
+
+    def _forget_seen(self, keys: AbstractSet[_Key | None]) -> None:
+        """Let messages be handed over again when their thread goes on."""
+        with self._lock:
+            self._seen -= keys
 
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until everything handed over is in the record and in the index; raises ArchiveError if it is not."""

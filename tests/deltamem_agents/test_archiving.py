@@ -1,0 +1,65 @@
+"""The writer behind the reply: what a database refuses is tried again, and nothing is lost in silence."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import HumanMessage
+from sqlalchemy import event
+
+from deltamem_agents import HybridMemory, MemoryStore
+from deltamem_agents.archive.errors import ArchiveError
+
+ANN = ("user", "ann")
+SAID = [HumanMessage("the code is 4711", id="1"), HumanMessage("and the door is green", id="2")]
+
+
+class Database:
+    """Refuse so many statements of an archive."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.refuses = 0
+        event.listen(store.engine, "before_cursor_execute", self.execute)
+
+    def execute(self, *_: Any) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            raise OSError("disk full")
+
+
+@pytest.fixture
+def hybrid(tmp_path: Path) -> Iterator[HybridMemory]:
+    """Remember for one user in an empty archive."""
+    with MemoryStore.from_url(f"sqlite:///{tmp_path}/a.sqlite") as store, HybridMemory(store, namespace=ANN) as opened:
+        yield opened
+
+
+def texts(hybrid: HybridMemory) -> set[str]:
+    return {record.text for record in hybrid.store.records.list(ANN)}
+
+
+def test_a_refused_write_is_tried_again(hybrid: HybridMemory, caplog: pytest.LogCaptureFixture) -> None:
+    """A fault that passes costs a warning, not a message."""
+    Database(hybrid.store).refuses = 2
+    with caplog.at_level(logging.WARNING, "deltamem_agents"):
+        hybrid.archive(SAID, "t")
+        hybrid.flush()
+    assert texts(hybrid) == {message.text for message in SAID}
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "disk full" in caplog.text
+
+
+def test_what_is_refused_for_good_is_raised_and_handed_over_again(hybrid: HybridMemory) -> None:
+    """`flush` raises once; when the thread goes on, the process archives the messages after all."""
+    database = Database(hybrid.store)
+    database.refuses = 1_000
+    hybrid.archive(SAID[:1], "t")
+    with pytest.raises(ArchiveError, match="1 writes to the archive failed, the first with: disk full"):
+        hybrid.flush()
+    database.refuses = 0
+    assert texts(hybrid) == set()
+    hybrid.archive(SAID, "t")
+    hybrid.flush()
+    assert texts(hybrid) == {message.text for message in SAID}
