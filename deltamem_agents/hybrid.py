@@ -16,11 +16,12 @@ from deltamem_agents.forgetting.forget import forget
 from deltamem_agents.forgetting.receipt import ForgetReceipt
 from deltamem_agents.forgetting.rollback import archived_since
 from deltamem_agents.forgetting.selection import Wanted
+from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.messages import UNWRITTEN, is_written, with_text
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, describe
 from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
-from deltamem_agents.recalling import DEFAULT_THRESHOLD
+from deltamem_agents.recalling import DEFAULT_THRESHOLD, in_window
 from deltamem_agents.reviewing import ArchiveReview
 from deltamem_agents.threads import roll_checkpoints_back
 
@@ -153,7 +154,8 @@ class HybridMemory(ArchiveReview):
         ruled = [self._ruled(message, _thread(config)) for message in messages]
         self.archive(messages, _thread(config))
         context = PolicyContext(self.namespace, _thread(config))
-        shown, _ = self.with_recalled(ruled, in_prompt=ruled, as_system=False, context=context)
+        visible = in_window(ruled, memory_from(state))
+        shown, _ = self.with_recalled(ruled, in_prompt=visible, as_system=False, context=context)
         return {"llm_input_messages": shown}
 
     def _ruled(self, message: BaseMessage, thread: str | None) -> BaseMessage:

@@ -202,6 +202,27 @@ def test_the_search_tool_leaves_no_trace(hybrid: HybridMemory) -> None:
     assert hybrid.store.records.count(ANN) == 1
 
 
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+def test_the_hooks_recall_what_the_working_memory_has_absorbed(
+    hybrid: HybridMemory, make_model: Callable[..., ChatDeltaMem]
+) -> None:
+    """What has left the window of create_react_agent with ChatDeltaMem is not taken for visible."""
+    from langgraph.prebuilt import create_react_agent
+
+    hooks = {"pre_model_hook": hybrid.pre_model_hook, "post_model_hook": hybrid.post_model_hook}
+    agent = create_react_agent(make_model(**SMALL), [], **hooks, checkpointer=InMemorySaver())
+    for text in ("the port is 8443", "hello you " * 12, "yes " * 30):
+        said = agent.invoke({"messages": [HumanMessage(text)]}, on("a"))["messages"]
+    hybrid.flush()
+    memory = memory_from(said)
+    assert memory is not None
+    assert memory.messages > 0
+    asked = {"messages": [*said, HumanMessage("which port", id="q")]}
+    shown = hybrid.pre_model_hook(asked, on("a"))["llm_input_messages"]
+    assert "the port is 8443" in shown[-2].text
+    assert shown[-2].text.startswith("<recalled>")
+
+
 def test_a_message_marked_as_unwritten_does_not_change_the_memory(make_model: Callable[..., ChatDeltaMem]) -> None:
     """It leaves the window like any other, and the state is that of a thread that never had its text."""
     from deltamem_agents import use_memory
