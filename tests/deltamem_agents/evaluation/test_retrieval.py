@@ -55,8 +55,10 @@ def test_rows_are_shares_of_the_evidence_found(dataset: Path) -> None:
     )
     assert steps == [(1, 2), (2, 2)]
     assert figures["questions"] == 6
-    assert figures["rows"].keys() == {"bm25", "bm25_neighbour", "vectors", "default", "ours"}
+    assert figures["rows"].keys() == {"langchain_chroma", "bm25", "bm25_neighbour", "vectors", "default", "ours"}
     assert figures["rows"]["bm25"] == {"n": 6, "frac@10": 1.0, "any@5": 1.0, "all@5": 1.0}
+    assert figures["rows"]["langchain_chroma"]["frac@10"] == 1.0  # of six texts
+    assert figures["rows"]["langchain_chroma"]["any@5"] < 1.0  # random vectors say nothing
     assert figures["categories"].keys() == {"single-hop", "multi-hop", "adversarial"}
     assert figures["categories"]["single-hop"]["ours"]["n"] == 2
 
@@ -66,7 +68,7 @@ def test_the_command_prints_json_and_a_table(
 ) -> None:
     """`deltamem eval retrieval` gives the same rows both ways."""
     fake = Embedder("p:m", DeterministicFakeEmbedding(size=4))
-    monkeypatch.setattr("deltamem_agents.archive.store.resolve_embeddings", lambda name: fake)
+    monkeypatch.setattr("deltamem_agents.evaluation.retrieval.resolve_embeddings", lambda name: fake)
     printed = []
     for options in (["--json"], []):
         monkeypatch.setattr(sys, "argv", ["deltamem", "eval", "retrieval", "--dataset", str(dataset), *options])
