@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -120,8 +121,8 @@ class ArchiveWriter:
             return
         # In the caller's context, so that a trace shows the write under the turn that led to it.
         run = contextvars.copy_context().run
-        what = (namespace, messages, current_place(), thread, datetime.now(UTC))
-        job = self._pool.submit(run, self._try, given_up, *what)
+        write = partial(self._try, given_up, namespace, messages, current_place(), thread, datetime.now(UTC))
+        job: Future[None] = self._pool.submit(run, write)
         with self._lock:
             self._pending.add(job)
         job.add_done_callback(self._settle)
