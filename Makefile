@@ -30,6 +30,7 @@ check: $(STAMP) ## Lint, formatting, types, import direction, public names
 
 bench: $(STAMP) ## Measure speed, size and recall on this machine
 	$(BIN)/deltamem bench
+	$(BIN)/python -m examples.unattended
 
 docs: $(STAMP) ## Build these pages and a reference of every public name into site/
 	$(BIN)/zensical build --strict --clean
