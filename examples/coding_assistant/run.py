@@ -9,7 +9,7 @@ from deltamem_agents.cli.talk import open_model, talk
 from .agent import coding_agent
 from .workspace import DEFAULT_COMMANDS, Limits, Workspace
 
-__all__ = ["run"]
+__all__ = ["run", "sample_copy"]
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
     chat_model = open_model(model, adapter)
     # A result with as many characters as the window has tokens fills a quarter to a half of it.
     limits = Limits(result_characters=chat_model.window[0], shown_lines=3 if chat_model.model is None else None)
-    space = Workspace(workspace or _sample_copy(), (*DEFAULT_COMMANDS, *allow), limits)
+    space = Workspace(workspace or sample_copy(), (*DEFAULT_COMMANDS, *allow), limits)
     print(f"workspace: {space.root}")
     talk(
         lambda memory, saver: coding_agent(chat_model, memory, space, saver),
@@ -42,7 +42,7 @@ def run(
     )
 
 
-def _sample_copy() -> Path:
+def sample_copy() -> Path:
     """Copy the sample project into the current folder, unless it is there."""
     copy = Path("sample_project")
     if not copy.exists():

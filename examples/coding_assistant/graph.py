@@ -1,0 +1,16 @@
+"""The assistant for LangGraph's server: run `langgraph dev` where langgraph.json is.
+
+It works on a copy of the sample project in the current folder, and its archive is that of the settings.
+"""
+
+from examples.coding_assistant.agent import coding_agent
+from examples.coding_assistant.run import sample_copy
+from examples.coding_assistant.workspace import Limits, Workspace
+from examples.serving import open_memory
+
+__all__ = ["graph"]
+
+_model, _memory = open_memory(("coding", "server"))
+_limits = Limits(result_characters=_model.window[0], shown_lines=3 if _model.model is None else None)
+_workspace = Workspace(sample_copy(), limits=_limits)
+graph = coding_agent(_model, _memory, _workspace)
