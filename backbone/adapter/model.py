@@ -175,13 +175,8 @@ class MemoryModel(nn.Module):
         finally:
             CURRENT_CALL.reset(token)
         if one is not None:
-            return (
-                out,
-                cache,
-                write_step(call, layers, [self._found(one.tokens, name) for name in self._names]),
-                [],
-                None,
-            )
+            after = write_step(call, layers, [self._found(one.tokens, name) for name in self._names])
+            return out, cache, after, [], None
         results = {name: self._found(call.results, name) for name in self._names}
         recorder = call.telemetry
         to_write = [result.to_write for result in results.values() if result.to_write is not None]

@@ -59,10 +59,8 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
     def filter_rows(group: str, runtime: ToolRuntime) -> Command[Any]:
         """Keep the rows of one group."""
         kept = table.only(group)
-        message = ToolMessage(
-            f"{len(kept.frame)} rows kept", tool_call_id=str(runtime.tool_call_id), name="filter_rows"
-        )
-        return Command(update={"subgroup": None if kept is table else group.strip(), "messages": [message]})
+        said = ToolMessage(f"{len(kept.frame)} rows kept", tool_call_id=str(runtime.tool_call_id), name="filter_rows")
+        return Command(update={"subgroup": None if kept is table else group.strip(), "messages": [said]})
 
     tools: list[BaseTool] = [profile, summarize, plot, compare, aggregate, filter_rows]
     for one in tools:
