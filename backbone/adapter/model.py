@@ -177,15 +177,21 @@ class MemoryModel(nn.Module):
         if one is not None:
             after = write_step(call, layers, [self._found(one.tokens, name) for name in self._names])
             return out, cache, after, [], None
+        return (out, cache, *self._after(call, layers))
+
+    def _after(
+        self, call: MemoryCall, layers: Sequence[LayerMemory]
+    ) -> tuple[MemoryState, list[MemoryState], Telemetry | None]:
+        """Return the memory after a pass, those at the positions that were asked for, and what was measured."""
         results = {name: self._found(call.results, name) for name in self._names}
         recorder = call.telemetry
         to_write = [result.to_write for result in results.values() if result.to_write is not None]
         if to_write:
             after = write_step(call, layers, to_write)
-            return out, cache, after, [], None if recorder is None else recorder.finish(after, results)
+            return after, [], None if recorder is None else recorder.finish(after, results)
         first = 0 if recorder is None else recorder.positions
         states = [_state_at(call, results, index) for index in range(first, call.positions.shape[1])]
-        return out, cache, states[-1], states[:-1], None if recorder is None else recorder.finish(states[-1], results)
+        return states[-1], states[:-1], None if recorder is None else recorder.finish(states[-1], results)
 
     def _starting_memory(self, memory: MemoryState | None, input_ids: Tensor) -> MemoryState:
         if input_ids.dim() != 2 or 0 in input_ids.shape:
