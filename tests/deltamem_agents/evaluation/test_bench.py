@@ -23,13 +23,15 @@ def figures() -> dict[str, object]:
 def test_every_part_is_measured(figures: dict[str, object]) -> None:
     """Each figure of the benchmarks page is there, and all of them can be written as JSON."""
     parts = {"turns", "seconds_of_each_turn", "first_token", "file_bytes", "overhead", "ratios", "start", "redaction"}
-    assert set(figures) == parts | {"recall"}
+    assert set(figures) == parts | {"archive", "recall"}
     assert json.loads(json.dumps(figures)) == figures
     assert [time["turn"] for time in figures["turns"]] == list(bench.QUICK.compared)
     assert len(figures["seconds_of_each_turn"]) == bench.QUICK.turns
     assert [row["what"] for row in figures["overhead"]] == ["prefill", "decode"]
     assert figures["first_token"]["warm_tokens"] < figures["first_token"]["cold_tokens"]
     assert figures["start"]["ratio"] > 0
+    assert [row["records"] for row in figures["archive"]] == list(bench.QUICK.archive)
+    assert all(value > 0 for row in figures["archive"] for value in row.values())
 
 
 def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object], tmp_path: Path) -> None:
@@ -44,6 +46,7 @@ def test_figures_are_shown_as_tables_and_as_a_picture(figures: dict[str, object]
         "bench-512",
         "start",
         "redaction of secrets",
+        "archive, 95th percentiles",
         "recall",
     ):
         assert title in text.getvalue()

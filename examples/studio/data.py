@@ -8,7 +8,7 @@ from pathlib import Path
 
 from examples.data_analyst.agent import data_agent
 from examples.data_analyst.table import diabetes_table
-from examples.serving import open_memory
+from examples.studio.serving import open_memory
 
 __all__ = ["graph"]
 

@@ -6,7 +6,7 @@ It works on a copy of the sample project in the current folder, and its archive 
 from examples.coding_assistant.agent import coding_agent
 from examples.coding_assistant.run import sample_copy
 from examples.coding_assistant.workspace import Limits, Workspace
-from examples.serving import open_memory
+from examples.studio.serving import open_memory
 
 __all__ = ["graph"]
 
