@@ -1,8 +1,10 @@
 """Threads whose replies are written beforehand: what one holds can be compared with what another one does."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
@@ -75,3 +77,11 @@ def talk(graph: Any, replies: dict[str, AIMessage], thread: str, turns: Sequence
         replies[f"u{number}"] = AIMessage(answered, id=f"a{number}")
         config = {"configurable": {"thread_id": thread}}
         graph.invoke({"messages": [HumanMessage(said, id=f"u{number}")]}, config)
+
+
+def assert_gone(folder: Path, text: str) -> None:
+    """Assert that no file of a folder holds a text, but for what Chroma has written of this process's unused memory."""
+    found = {file.name for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()}
+    if found == {"data_level0.bin"}:
+        pytest.xfail("Chroma has written a piece of this process's unused memory into its file (docs/limits.md)")
+    assert found == set()
