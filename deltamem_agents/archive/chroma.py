@@ -43,6 +43,13 @@ class ChromaIndex:
         """Close the client."""
         self._client.close()  # type: ignore[attr-defined] # missing from the interface, present in every client
 
+    def check(self) -> None:
+        """Count, read and query every collection once; raises whatever Chroma raises."""
+        for collection in self._client.list_collections():
+            if collection.name.startswith(self._prefix) and collection.count():
+                some = collection.get(limit=1, include=["embeddings"])["embeddings"]
+                collection.query(query_embeddings=some, n_results=1)
+
     def upsert(self, space: int, vectors: Mapping[str, Vectors]) -> None:
         """Store vectors by id, replacing those that are there."""
         collection = self._collection(space, make=True)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deltamem_agents.archive.chroma import ChromaIndex, open_client
+from deltamem_agents.archive.chroma_process import ChromaProcess
 from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
-from deltamem_agents.archive.probe import probe
 
 __all__ = ["IndexDirectory", "Manifest"]
 
@@ -90,8 +89,8 @@ class IndexDirectory:
         (self.path / name).mkdir(mode=0o700)
         return name
 
-    def check(self, manifest: Manifest) -> None:
-        """Let a process of its own open the manifest's folder first.
+    def open(self, manifest: Manifest) -> ChromaProcess:
+        """Open the manifest's folder in a process of its own.
 
         Raises:
             IndexBrokenError: it is missing, or it could not be read; then it has been set aside.
@@ -99,14 +98,11 @@ class IndexDirectory:
         folder = self.path / manifest.folder
         if not folder.is_dir():
             raise IndexBrokenError(f"{folder} is missing")
-        fault = probe(str(folder))
-        if fault is not None:
+        try:
+            return ChromaProcess(folder)
+        except IndexBrokenError as error:
             folder.rename(self.path / f"{_BROKEN}{manifest.folder}")
-            raise IndexBrokenError(f"{folder} cannot be read and was set aside ({fault})")
-
-    def open(self, manifest: Manifest) -> ChromaIndex:
-        """Open the manifest's folder."""
-        return ChromaIndex(open_client(str(self.path / manifest.folder)))
+            raise IndexBrokenError(f"{folder} cannot be read and was set aside ({error})") from error
 
     def remove_others(self, kept: str) -> None:
         """Remove every folder but `kept`: older ones, and broken ones."""

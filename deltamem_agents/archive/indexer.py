@@ -95,7 +95,7 @@ class Indexer:
         if not self._place.shared:
             return
         with self._lock:
-            old, manifest = self.manifest, _usable(self._engine, self._place, self._embedder, checked=True)
+            old, manifest = self.manifest, _usable(self._engine, self._place, self._embedder)
             if manifest.folder != old.folder:
                 self.chroma.close()
                 self.chroma = self._place.open(manifest)
@@ -211,7 +211,7 @@ def embed(embedder: Embedder, texts: Sequence[str], *, query: bool = False) -> V
         raise EmbeddingError(f"{embedder.name} failed: {error}") from error
 
 
-def _usable(engine: Engine, place: IndexPlace, embedder: Embedder, *, checked: bool = False) -> Manifest:
+def _usable(engine: Engine, place: IndexPlace, embedder: Embedder) -> Manifest:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         known = known_index(connection)
     manifest = place.read()
@@ -220,8 +220,6 @@ def _usable(engine: Engine, place: IndexPlace, embedder: Embedder, *, checked: b
         place.write(manifest)
     elif manifest is None or not belongs(manifest, known):
         raise IndexBrokenError(f"the index in {place} is not the one that the record knows")
-    elif not checked:
-        place.check(manifest)
     if manifest.model != embedder.name:
         raise IndexMismatchError(
             f"the index in {place} was made by {manifest.model}, and {embedder.name} was given; {REMEDY}, or "

@@ -8,7 +8,6 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from deltamem_agents.archive.chroma import ChromaIndex
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.embeddings import Embedder
@@ -24,8 +23,7 @@ from deltamem_agents.archive.outbox import (
     remember_index,
     vector_ids,
 )
-from deltamem_agents.archive.places import IndexPlace, open_place
-from deltamem_agents.archive.server import is_server
+from deltamem_agents.archive.places import IndexPlace, OpenIndex, is_server, open_place
 from deltamem_agents.archive.tables import items, records
 
 __all__ = ["Progress", "Verification", "compare", "rebuild_index", "verify_index"]
@@ -94,7 +92,7 @@ class Verification:
         return {"ok": self.ok, **asdict(self)}
 
 
-def compare(engine: Engine, chroma: ChromaIndex | None, fault: str | None = None) -> Verification:
+def compare(engine: Engine, chroma: OpenIndex | None, fault: str | None = None) -> Verification:
     """Compare the ids in the index with those that the record calls for; without an index, only count."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
         counts = [connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items)]
@@ -132,7 +130,6 @@ def _compare_place(engine: Engine, place: IndexPlace) -> Verification:
     manifest = place.read()
     if manifest is None or not belongs(manifest, known):
         return compare(engine, None, f"the index in {place} is not the one that the record knows")
-    place.check(manifest)
     chroma = place.open(manifest)
     try:
         return compare(engine, chroma)

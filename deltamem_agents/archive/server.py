@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,17 +26,12 @@ from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.errors import IndexBrokenError, IndexUnreachableError
 from deltamem_agents.archive.tables import settings
 
-__all__ = ["IndexServer", "is_server"]
+__all__ = ["IndexServer"]
 
 _PORT = 8000
 _SECURE_PORT = 443
 # As with the lock of migrations, any constant will do.
 _FEEDING_LOCK = 5_031_972_612
-
-
-def is_server(index: str | Path) -> bool:
-    """Say whether an index is named by URL, and not by the path of a directory."""
-    return isinstance(index, str) and "://" in index
 
 
 class IndexServer:
@@ -99,18 +93,15 @@ class IndexServer:
         """Return what the names of a new index's collections have in common."""
         return uuid.uuid4().hex
 
-    def check(self, manifest: Manifest) -> None:
-        """Count the vectors of every collection; raises IndexBrokenError if that fails."""
-        chroma = self.open(manifest)
-        try:
-            for space in chroma.spaces():
-                chroma.count(space)
-        except ChromaError as error:
-            raise IndexBrokenError(f"the index at {self._url} cannot be read ({error})") from error
-
     def open(self, manifest: Manifest) -> ChromaIndex:
-        """Return the manifest's collections, over a connection of their own."""
-        return ChromaIndex(_connect(self._url), f"{self._record}-{manifest.folder}-")
+        """Return the manifest's collections, over a connection of their own; raises IndexBrokenError if one fails."""
+        index = ChromaIndex(_connect(self._url), f"{self._record}-{manifest.folder}-")
+        try:
+            index.check()
+        except ChromaError as error:
+            index.close()
+            raise IndexBrokenError(f"the index at {self._url} cannot be read ({error})") from error
+        return index
 
     def remove_others(self, kept: str) -> None:
         """Remove the collections of this record that belong to another index than `kept`."""

@@ -7,7 +7,7 @@ from sqlalchemy import func, make_url, select, text
 
 from deltamem_agents.archive.database import READ_ONLY, open_database
 from deltamem_agents.archive.outbox import pending
-from deltamem_agents.archive.server import is_server
+from deltamem_agents.archive.places import is_server
 from deltamem_agents.archive.tables import items, messages, records, spaces
 
 __all__ = ["statistics"]

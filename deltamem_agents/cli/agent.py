@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from backbone import ConfigError
+from deltamem_agents.cli.options import Adapter, Database, Model
 
 __all__ = ["agents"]
 
@@ -16,15 +17,6 @@ agents = typer.Typer(help="Run an agent with tools: a coding assistant, or a dat
 
 Thread = Annotated[
     str | None, typer.Option(help="Name of the conversation; an existing one is resumed.", show_default="one a project")
-]
-Model = Annotated[str | None, typer.Option(help="Hub name or path of a backbone; the bundled one if left out.")]
-Adapter = Annotated[str | None, typer.Option(help="Path or hub name of the backbone's memory adapter.")]
-Database = Annotated[
-    str | None,
-    typer.Option(
-        help="Where threads are kept: sqlite:///file, postgresql://… or memory://.",
-        show_default="DELTAMEM_DB, or sqlite:///deltamem.sqlite",
-    ),
 ]
 Script = Annotated[
     Path | None, typer.Option(dir_okay=False, help="Text file that is typed instead of you, a message a line.")

@@ -10,7 +10,7 @@ import typer
 from backbone import DeltaMemError
 from deltamem_agents.cli.adapter_group import adapters
 from deltamem_agents.cli.agent import agents
-from deltamem_agents.cli.audit import archive, audit
+from deltamem_agents.cli.audit import audit
 from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
@@ -18,6 +18,7 @@ from deltamem_agents.cli.forget import forget
 from deltamem_agents.cli.options import Adapter, Database, Model, Thread
 from deltamem_agents.cli.policy_group import policies
 from deltamem_agents.cli.progress import error_line, print_error, working
+from deltamem_agents.cli.quarantine import archive
 from deltamem_agents.cli.threads import threads
 from deltamem_agents.cli.timeline import show, thread
 

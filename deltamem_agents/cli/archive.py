@@ -1,9 +1,8 @@
 """Declare `deltamem archive …`: look into an archive, check it, rebuild its index, move it."""
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,9 +11,10 @@ from deltamem_agents.cli.archive_options import (
     AnySpace,
     AsJson,
     Database,
+    Embeddings,
+    File,
     Index,
     Limit,
-    Model,
     RecordId,
     Space,
     Thread,
@@ -25,11 +25,10 @@ from deltamem_agents.cli.archive_options import (
     settings_now,
     show_rows,
     show_table,
+    write_lines,
 )
 from deltamem_agents.cli.options import labels
-
-if TYPE_CHECKING:
-    pass
+from deltamem_agents.cli.progress import progress
 
 __all__ = ["archive"]
 
@@ -44,7 +43,7 @@ def search(
     limit: Limit = 10,
     db: Database = None,
     index: Index = None,
-    embeddings: Model = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the records that suit a question best."""
@@ -116,36 +115,29 @@ def verify(db: Database = None, index: Index = None, as_json: AsJson = False) ->
 
 
 @archive.command(epilog="Example: deltamem archive rebuild --index archive.index")
-def rebuild(db: Database = None, index: Index = None, embeddings: Model = None, as_json: AsJson = False) -> None:
+def rebuild(db: Database = None, index: Index = None, embeddings: Embeddings = None, as_json: AsJson = False) -> None:
     """Make the vector index anew from the record."""
     from deltamem_agents.archive.vectors import rebuild_at
 
     path = archive_index(index)
     if path is None:
         raise ConfigError("name the index to rebuild: --index DIRECTORY or URL, or DELTAMEM_ARCHIVE_INDEX")
-    with _progress("embedding") as progress:
-        vectors = rebuild_at(archive_url(db), path, embeddings or settings_now().archive_embeddings, progress)
+    with progress("embedding") as embedded:
+        vectors = rebuild_at(archive_url(db), path, embeddings or settings_now().archive_embeddings, embedded)
     print(json.dumps({"vectors": vectors}) if as_json else f"{vectors:,} vectors")
 
 
 @archive.command(epilog="Example: deltamem archive export -n acme > acme.jsonl")
-def export(
-    file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
-    namespace: AnySpace = None,
-    db: Database = None,
-) -> None:
+def export(file: File = None, namespace: AnySpace = None, db: Database = None) -> None:
     """Write records and items as JSON lines."""
     from deltamem_agents.archive.database import open_database
     from deltamem_agents.archive.transfer import export_lines
 
     engine = open_database(archive_url(db))
-    lines = (f"{line}\n" for line in export_lines(engine, None if namespace is None else labels(namespace)))
-    if file is None:
-        sys.stdout.writelines(lines)
-    else:
-        with file.open("w", encoding="utf-8") as stream:
-            stream.writelines(lines)
-    engine.dispose()
+    try:
+        write_lines(file, export_lines(engine, None if namespace is None else labels(namespace)))
+    finally:
+        engine.dispose()
 
 
 @archive.command("import", epilog="Example: deltamem archive import acme.jsonl")
@@ -161,16 +153,12 @@ def import_file(
     from deltamem_agents.archive.transfer import import_lines
 
     engine = open_database(archive_url(db))
-    with file.open(encoding="utf-8") as stream:
-        counts = asdict(import_lines(engine, stream))
-    engine.dispose()
+    try:
+        with file.open(encoding="utf-8") as stream:
+            counts = asdict(import_lines(engine, stream))
+    finally:
+        engine.dispose()
     if as_json:
         print(json.dumps(counts))
     else:
         show_table("imported", ("kind", "new"), counts.items())
-
-
-def _progress(what: str) -> Any:
-    from deltamem_agents.cli.progress import progress
-
-    return progress(what)

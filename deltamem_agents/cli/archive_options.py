@@ -1,7 +1,9 @@
 """Hold what the commands about an archive share: their options, how they open it, and how they print records."""
 
 import json
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,11 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnySpace",
+    "ArchiveDatabase",
     "AsJson",
     "Database",
+    "Embeddings",
+    "File",
     "Index",
     "Limit",
-    "Model",
     "RecordId",
     "Space",
     "Thread",
@@ -27,6 +31,7 @@ __all__ = [
     "settings_now",
     "show_rows",
     "show_table",
+    "write_lines",
 ]
 
 Database = Annotated[
@@ -35,13 +40,21 @@ Database = Annotated[
         help="sqlite:///file or postgresql://…", show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite"
     ),
 ]
+ArchiveDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--archive-db",
+        help="The archive: sqlite:///file or postgresql://…",
+        show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite",
+    ),
+]
 Index = Annotated[
     str | None,
     typer.Option(
         help="Directory of the vector index, or URL of a Chroma server.", show_default="DELTAMEM_ARCHIVE_INDEX, or none"
     ),
 ]
-Model = Annotated[
+Embeddings = Annotated[
     str | None,
     typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS, or all-MiniLM-L6-v2"),
 ]
@@ -50,6 +63,7 @@ Space = Annotated[str, typer.Option("--namespace", "-n", help='Labels joined by 
 AnySpace = Annotated[str | None, typer.Option("--namespace", "-n", help="One namespace; all if left out.")]
 Limit = Annotated[int, typer.Option(min=1, help="How many records at most.")]
 Thread = Annotated[str | None, typer.Option(help="Only records of this thread.")]
+File = Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")]
 RecordId = Annotated[str, typer.Argument(help="Id of a record.")]
 
 
@@ -110,3 +124,12 @@ def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[obj
     for row in rows:
         table.add_row(*(Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
     Console().print(table)
+
+
+def write_lines(file: Path | None, lines: Iterable[str]) -> None:
+    """Write lines to a file, or to standard output where there is none."""
+    if file is None:
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return
+    with file.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{line}\n" for line in lines)

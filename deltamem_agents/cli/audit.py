@@ -1,41 +1,34 @@
-"""Declare `deltamem audit …` and what `deltamem archive …` has for records in quarantine."""
+"""Declare `deltamem audit …`: read the log of decisions, check it, export it."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backbone import ConfigError
-from deltamem_agents.cli.archive import archive
 from deltamem_agents.cli.archive_options import (
     AnySpace,
     AsJson,
     Database,
-    Limit,
-    RecordId,
+    File,
     Space,
-    Thread,
     archive_url,
-    fields_of,
     open_store,
     show_rows,
     show_table,
+    write_lines,
 )
 from deltamem_agents.cli.options import labels
 
 if TYPE_CHECKING:
     from deltamem_agents.audit import AuditHead
 
-__all__ = ["archive", "audit"]
+__all__ = ["audit"]
 
 audit = typer.Typer(
     help="Read the log of what was decided, and check that nobody has changed it.", no_args_is_help=True
 )
-
-Reason = Annotated[str | None, typer.Option(help="Why, for the audit log.")]
-_ACTOR = "command line"
 
 
 @audit.command("list", epilog="Example: deltamem audit list -n acme --action recall")
@@ -90,11 +83,7 @@ def verify(
 
 
 @audit.command(epilog="Example: deltamem audit export log.jsonl")
-def export(
-    file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
-    namespace: AnySpace = None,
-    db: Database = None,
-) -> None:
+def export(file: File = None, namespace: AnySpace = None, db: Database = None) -> None:
     """Write entries as JSON lines, oldest first."""
     from deltamem_agents.archive.database import open_database, read_snapshot
     from deltamem_agents.audit import read_entries
@@ -103,48 +92,9 @@ def export(
     space = None if namespace is None else labels(namespace)
     try:
         with read_snapshot(engine) as connection:
-            lines = (f"{entry.model_dump_json()}\n" for entry in read_entries(connection, space))
-            if file is None:
-                sys.stdout.writelines(lines)
-            else:
-                with file.open("w", encoding="utf-8") as stream:
-                    stream.writelines(lines)
+            write_lines(file, (entry.model_dump_json() for entry in read_entries(connection, space)))
     finally:
         engine.dispose()
-
-
-@archive.command(epilog="Example: deltamem archive quarantined -n acme")
-def quarantined(
-    namespace: Space, thread: Thread = None, limit: Limit = 20, db: Database = None, as_json: AsJson = False
-) -> None:
-    """List the records that wait for a person, the newest first."""
-    from deltamem_agents.archive.filters import RecordFilter
-    from deltamem_agents.policy.trust import QUARANTINED
-
-    with open_store(db) as store:
-        waiting = RecordFilter(thread=thread, tags=(QUARANTINED,))
-        found = store.records.list(labels(namespace), waiting, limit=limit)
-    show_rows([fields_of(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
-
-
-@archive.command(epilog="Example: deltamem archive approve 4f1c9a77 -n acme --reason 'our own page'")
-def approve(
-    record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
-) -> None:
-    """Let a record out of quarantine, so that it can be found and shown."""
-    with open_store(db) as store:
-        record = store.records.approve(labels(namespace), record_id, actor=_ACTOR, reason=reason or "approved")
-    print(json.dumps(fields_of(record), ensure_ascii=False) if as_json else f"approved {record.id}")
-
-
-@archive.command(epilog="Example: deltamem archive reject 4f1c9a77 -n acme")
-def reject(
-    record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
-) -> None:
-    """Delete a record that is in quarantine; its thread does not archive the text again."""
-    with open_store(db) as store:
-        gone = store.records.reject(labels(namespace), record_id, actor=_ACTOR, reason=reason or "rejected")
-    print(json.dumps({"id": record_id, "versions": gone}) if as_json else f"rejected {record_id}")
 
 
 def _heads(path: Path) -> "list[AuditHead]":

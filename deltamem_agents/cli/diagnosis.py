@@ -143,8 +143,8 @@ def _archive(settings: "Settings") -> Finding:
 
 def _index(settings: "Settings") -> Finding:
     from deltamem_agents.archive.database import open_database
+    from deltamem_agents.archive.places import is_server
     from deltamem_agents.archive.rebuild import verify_index
-    from deltamem_agents.archive.server import is_server
 
     index = settings.archive_index
     if index is None:

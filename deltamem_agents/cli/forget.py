@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.archive_options import Index, Model, Space, open_store, settings_now
+from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index, Space, open_store, settings_now
 from deltamem_agents.cli.options import AsJson, Database, labels
 
 if TYPE_CHECKING:
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
 
-__all__ = ["Archive", "forget", "open_memory", "print_receipt"]
+__all__ = ["forget", "open_memory", "print_receipt"]
 
-Archive = Annotated[
-    str | None,
-    typer.Option("--archive-db", help="The archive: sqlite:///file or …", show_default="DELTAMEM_ARCHIVE_DB"),
-]
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Policy file, TOML or YAML; it may keep what it holds.")
 ]
@@ -37,9 +33,9 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
     policy: PolicyFile = None,
     db: Database = None,
-    archive_db: Archive = None,
+    archive_db: ArchiveDatabase = None,
     index: Index = None,
-    embeddings: Model = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase what all of the options name from every tier; exit status 1 if something is left to do.

@@ -3,13 +3,21 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.archive_options import Index, Model, Space, settings_now, show_rows
-from deltamem_agents.cli.forget import Archive, open_memory, print_receipt
+from deltamem_agents.cli.archive_options import (
+    ArchiveDatabase,
+    Embeddings,
+    File,
+    Index,
+    Space,
+    settings_now,
+    show_rows,
+    write_lines,
+)
+from deltamem_agents.cli.forget import open_memory, print_receipt
 from deltamem_agents.cli.options import AsJson, Database
 
 __all__ = ["threads"]
@@ -55,9 +63,9 @@ def rollback(
     checkpoint: Annotated[str, typer.Argument(help="Id of the checkpoint; `threads export` lists them.")],
     namespace: Space,
     db: Database = None,
-    archive_db: Archive = None,
+    archive_db: ArchiveDatabase = None,
     index: Index = None,
-    embeddings: Model = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a thread back to a checkpoint, and its records out of the archive that came after."""
@@ -67,20 +75,13 @@ def rollback(
 
 
 @threads.command(epilog="Example: deltamem threads export notes notes.json")
-def export(
-    thread: Thread,
-    file: Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")] = None,
-    db: Database = None,
-) -> None:
+def export(thread: Thread, file: File = None, db: Database = None) -> None:
     """Write a thread's messages and checkpoints as JSON."""
     from deltamem_agents.threads import export_thread
 
     with _checkpointer(db) as saver:
         text = json.dumps(export_thread(saver, thread), ensure_ascii=False, indent=2, default=str)
-    if file is None:
-        print(text)
-    else:
-        file.write_text(text + "\n", encoding="utf-8")
+    write_lines(file, [text])
 
 
 @threads.command(epilog="Example: deltamem threads delete notes -n acme --reason 'asked to'")
@@ -89,9 +90,9 @@ def delete(
     namespace: Space,
     reason: Annotated[str, typer.Option(help="Why; for the audit log.")] = "deleted on the command line",
     db: Database = None,
-    archive_db: Archive = None,
+    archive_db: ArchiveDatabase = None,
     index: Index = None,
-    embeddings: Model = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase a thread: its checkpoints, its working memory, and what the archive has of it."""

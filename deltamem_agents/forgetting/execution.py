@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from deltamem_agents.archive.database import READ_ONLY, empty_log
 from deltamem_agents.archive.errors import ArchiveError
 from deltamem_agents.archive.outbox import known_index
-from deltamem_agents.archive.server import is_server
+from deltamem_agents.archive.places import is_server
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.tables import items, metadata, records
 from deltamem_agents.forgetting.fingerprints import blocks_of, found_in

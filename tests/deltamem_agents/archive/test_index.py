@@ -28,7 +28,7 @@ from pathlib import Path
 from unittest.mock import patch
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from deltamem_agents.archive import directory, indexer, record_store, writes
-from deltamem_agents.archive.chroma import ChromaIndex
+from deltamem_agents.archive.chroma_process import ChromaProcess
 from deltamem_agents.archive.directory import IndexDirectory
 from deltamem_agents.archive.store import MemoryStore
 
@@ -54,7 +54,7 @@ def work(folder, fatal):
             step()
             return done
         return wrapped
-    for owner, names in ((writes, ["add", "delete_where", "update"]), (ChromaIndex, ["upsert", "delete"]),
+    for owner, names in ((writes, ["add", "delete_where", "update"]), (ChromaProcess, ["upsert", "delete"]),
                          (IndexDirectory, ["write", "new_folder"]), (indexer, ["acknowledge", "remember_index"])):
         for name in names:
             setattr(owner, name, around(getattr(owner, name)))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
@@ -80,8 +79,5 @@ def talk(graph: Any, replies: dict[str, AIMessage], thread: str, turns: Sequence
 
 
 def assert_gone(folder: Path, text: str) -> None:
-    """Assert that no file of a folder holds a text, but for what Chroma has written of this process's unused memory."""
-    found = {file.name for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()}
-    if found == {"data_level0.bin"}:
-        pytest.xfail("Chroma has written a piece of this process's unused memory into its file (docs/limits.md)")
-    assert found == set()
+    """Assert that no file of a folder holds a text."""
+    assert {file.name for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()} == set()

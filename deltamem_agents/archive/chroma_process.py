@@ -1,0 +1,200 @@
+"""Keep a Chroma folder in a process of its own, which sees ids and vectors and never a text.
+
+Chroma writes unused memory of its process into its files, so no process that has handled texts may be the one that
+writes them. And a damaged folder can crash or hang whoever opens it.
+"""
+
+import contextlib
+import itertools
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
+
+__all__ = ["ChromaProcess"]
+
+Vectors = NDArray[np.float32]
+
+_PATIENCE_SECONDS = 120
+_LENGTH = struct.Struct("!Q")
+_AT_ONCE = 4
+
+
+class ChromaProcess:
+    """Ask a process that has a Chroma folder open; the methods are those of ChromaIndex, from any thread.
+
+    What the process raises becomes a VectorIndexError; after its end every method raises IndexBrokenError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Start the process and use every collection once; raises IndexBrokenError if that fails."""
+        self._fault: str | None = None
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 # closed by `close`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deltamem_agents.archive.chroma_process", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+        )
+        self._reader = threading.Thread(target=self._receive, name="chroma", daemon=True)
+        self._reader.start()
+        self._check()
+
+    def close(self) -> None:
+        """Let the process write what it has and end."""
+        if self._said.closed:
+            return
+        with contextlib.suppress(OSError):
+            self._sent_to().close()
+        try:
+            self._process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._said.close()
+
+    def upsert(self, space: int, vectors: Mapping[str, Vectors]) -> None:
+        """Store vectors by id, replacing those that are there."""
+        self._ask("upsert", space, dict(vectors))
+
+    def delete(self, space: int, ids: Sequence[str]) -> None:
+        """Remove vectors by id; unknown ids are no error."""
+        self._ask("delete", space, list(ids))
+
+    def drop(self, space: int) -> None:
+        """Remove all vectors of a space."""
+        self._ask("drop", space)
+
+    def query(self, space: int, vector: Vectors, limit: int) -> dict[str, float]:
+        """Return the ids of the nearest vectors with their cosine similarity, the nearest first."""
+        found: dict[str, float] = self._ask("query", space, vector, limit)
+        return found
+
+    def count(self, space: int) -> int:
+        """Return how many vectors a space has."""
+        return int(self._ask("count", space))
+
+    def ids(self, space: int) -> set[str]:
+        """Return the ids of all vectors of a space."""
+        found: set[str] = self._ask("ids", space)
+        return found
+
+    def spaces(self) -> set[int]:
+        """Return the spaces that have a collection."""
+        found: set[int] = self._ask("spaces")
+        return found
+
+    def _check(self) -> None:
+        patience = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
+        patience.start()
+        try:
+            self._ask("check")
+        except VectorIndexError as error:
+            self.close()
+            raise IndexBrokenError(str(error)) from error
+        finally:
+            patience.cancel()
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        answer: Future[Any] = Future()
+        with self._lock:
+            if self._fault is not None:
+                raise IndexBrokenError(self._fault)
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so to everyone who waits
+                _write(self._sent_to(), (number, method, arguments))
+        return answer.result()
+
+    def _receive(self) -> None:
+        with self._process.stdout or contextlib.nullcontext() as answers:
+            while answers is not None and (message := _read(answers)) is not None:
+                number, error, value = message
+                answer = self._waiting.pop(number)
+                if error is None:
+                    answer.set_result(value)
+                else:
+                    answer.set_exception(VectorIndexError(error))
+        with self._lock:
+            self._fault = self._last_words()
+            for answer in self._waiting.values():
+                answer.set_exception(IndexBrokenError(self._fault))
+
+    def _last_words(self) -> str:
+        code = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").strip().splitlines()
+        return said[-1] if code and said else f"the process that had it open ended with {code}"
+
+    def _sent_to(self) -> IO[bytes]:
+        if self._process.stdin is None:
+            raise RuntimeError("the process was started with a pipe")
+        return self._process.stdin
+
+
+def serve(folder: Path) -> None:
+    """Answer requests of the standard input until it ends; raises whatever Chroma raises when it opens the folder."""
+    # Only this process needs chromadb, which takes seconds to import.
+    from deltamem_agents.archive.chroma import ChromaIndex, open_client  # noqa: PLC0415
+
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the program that has started this process
+    lock = threading.Lock()
+    # A program that was killed may have left its process behind for a moment, busy with its last request.
+    with FileLock(folder / "owner.lock", timeout=_PATIENCE_SECONDS):
+        index = ChromaIndex(open_client(str(folder)))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while (request := _read(sys.stdin.buffer)) is not None:
+                pool.submit(_answer, index, request, answers, lock)
+        index.close()
+
+
+def _answer(index: Any, request: tuple[int, str, Sequence[Any]], answers: IO[bytes], lock: threading.Lock) -> None:
+    number, method, arguments = request
+    error, value = None, None
+    try:
+        value = getattr(index, method)(*arguments)
+    except Exception as raised:  # Chroma's errors have no common base
+        error = f"{raised}" or type(raised).__name__
+    with lock, contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        _write(answers, (number, error, value))
+
+
+def _write(stream: IO[bytes], message: object) -> None:
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def _read(stream: IO[bytes]) -> Any:
+    """Return the next message, None where there is none that is whole."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    data = stream.read(length)
+    return pickle.loads(data) if len(data) == length else None  # noqa: S301 # from this package's own process
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

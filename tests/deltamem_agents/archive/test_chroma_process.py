@@ -1,0 +1,125 @@
+"""Chroma in a process of its own: the same answers, and what happens when either process ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltamem_agents.archive.chroma import ChromaIndex, open_client
+from deltamem_agents.archive.chroma_process import ChromaProcess
+from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
+
+VECTORS = {f"v{number}": np.eye(4, dtype=np.float32)[number] for number in range(4)}
+
+WITHOUT_CHROMA = """
+import sys
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from deltamem_agents import MemoryStore
+from deltamem_agents.archive.writes import NewRecord
+with MemoryStore.from_url("sqlite:///" + sys.argv[1] + "/a.sqlite", sys.argv[1] + "/index",
+                          DeterministicFakeEmbedding(size=8)) as store:
+    store.records.add(("notes",), NewRecord("a text"))
+    store.flush()
+    assert store.recall(("notes",), "a text")[0].meaning > 0.99
+    store.rebuild()
+print(sorted(name for name in sys.modules if name.partition(".")[0] == "chromadb"))
+"""
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from deltamem_agents.archive.chroma_process import ChromaProcess
+index = ChromaProcess(Path(sys.argv[1]))
+index.upsert(1, {f"v{n}": np.eye(4, dtype=np.float32)[n] for n in range(4)})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[ChromaProcess]:
+    process = ChromaProcess(tmp_path)
+    yield process
+    process.close()
+
+
+def test_answers_are_those_of_chroma_in_this_process(index: ChromaProcess, tmp_path: Path) -> None:
+    """Every method gives what the same method gives without a process between."""
+    (tmp_path / "own").mkdir()
+    own = ChromaIndex(open_client(str(tmp_path / "own")))
+    for one in (index, own):
+        one.upsert(7, VECTORS)
+        one.upsert(8, {"other": VECTORS["v1"]})
+        one.delete(7, ["v3", "unknown"])
+        one.drop(8)
+    assert index.spaces() == own.spaces() == {7}
+    assert index.ids(7) == own.ids(7) == {"v0", "v1", "v2"}
+    assert index.count(7) == own.count(7) == 3
+    near = np.asarray([0.1, 0.9, 0.2, 0], np.float32)
+    assert index.query(7, near, 2) == own.query(7, near, 2)
+    assert index.query(9, near, 2) == own.query(9, near, 2) == {}
+    own.close()
+
+
+def test_threads_ask_at_the_same_time(index: ChromaProcess) -> None:
+    """Each thread gets the answer to its own question."""
+    index.upsert(1, VECTORS)
+    wrong: list[str] = []
+
+    def ask(name: str) -> None:
+        wrong.extend(name for _ in range(20) if next(iter(index.query(1, VECTORS[name], 1))) != name)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in VECTORS]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_error_of_chroma_is_raised_here(index: ChromaProcess) -> None:
+    """A wrong call raises, and the next one is answered."""
+    index.upsert(1, VECTORS)
+    with pytest.raises(VectorIndexError, match="dimension"):
+        index.query(1, np.ones(3, np.float32), 1)
+    assert index.count(1) == 4
+
+
+def test_a_process_that_is_gone_is_told(index: ChromaProcess) -> None:
+    """Who waits and who asks afterwards gets an error, and closing is no error."""
+    os.kill(index._process.pid, signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(IndexBrokenError, match="ended with -9"):
+            index.count(1)
+    index.close()
+    index.close()
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """What Chroma said when it opened the folder is in the error."""
+    (tmp_path / "chroma.sqlite3").write_bytes(b"not a database" * 1000)
+    with pytest.raises(IndexBrokenError, match="not a database"):
+        ChromaProcess(tmp_path)
+
+
+def test_what_a_killed_program_wrote_is_there(tmp_path: Path) -> None:
+    """The process ends with the program that started it, and lets the next one have the folder."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    index = ChromaProcess(tmp_path)
+    assert index.ids(1) == set(VECTORS)
+    index.close()
+
+
+def test_a_program_with_texts_never_runs_chroma(tmp_path: Path) -> None:
+    """Chroma writes its process's unused memory into its files; a store of texts does not even import it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CHROMA, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
