@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
@@ -82,7 +82,10 @@ def with_text(message: BaseMessage, text: str) -> BaseMessage:
 
 
 def to_template_message(message: BaseMessage) -> dict[str, Any]:
-    """Turn one message into the OpenAI-shaped dict that chat templates read; arguments stay a dict."""
+    """Turn one message into the OpenAI-shaped dict that chat templates read; arguments stay a dict.
+
+    Lone surrogates, as Python makes them of file names that are not UTF-8, become U+FFFD.
+    """
     role = _role(message)
     shaped: dict[str, Any] = {"role": role, "content": _text(message)}
     if isinstance(message, ToolMessage):
@@ -98,7 +101,17 @@ def to_template_message(message: BaseMessage) -> dict[str, Any]:
                 {"type": "function", "id": call["id"], "function": {"name": call["name"], "arguments": call["args"]}}
                 for call in message.tool_calls
             ]
-    return shaped
+    sound: dict[str, Any] = _without_surrogates(shaped)
+    return sound
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        # Two surrogates that belong together become their character.
+        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, Mapping):
+        return {_without_surrogates(key): _without_surrogates(part) for key, part in value.items()}
+    return [_without_surrogates(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _role(message: BaseMessage) -> Role:

@@ -1,22 +1,22 @@
 """Tell control tokens from text that only spells them.
 
 A tool result that spells `<|im_end|>` must not end its turn. A character that nobody wrote is put into what messages
-spell, and the text is encoded in the parts that it leaves.
+and tools spell, and the text is encoded in the parts that it leaves.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backbone.chat.marks import free_characters
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["control_ids", "encode", "part_spelled"]
+__all__ = ["control_ids", "encode", "part_spelled", "strings_of"]
 
 # Some tokenizers register these as special tokens, but they are part of what a reply says.
 _SPEAKING = frozenset({"<tool_call>", "</tool_call>", "<think>", "</think>"})
+# Rare ideographs. A template may print a tool as Python does, which escapes characters that are not printable.
+_PARTING = range(0x20000, 0x2A6DE)
 
 
 def control_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
@@ -27,19 +27,20 @@ def control_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
 
 
 def part_spelled(
-    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]]
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the messages with a parting character inside each control token that they spell, and that character.
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str | None]:
+    """Return messages and tools with a parting character inside each control token that they spell, and that character.
 
     It is None if they spell none.
     """
     tokens = {str(tokenizer.convert_ids_to_tokens(number)) for number in control_ids(tokenizer)}
     pattern = re.compile("|".join(f"(?<={re.escape(t[:1])})(?={re.escape(t[1:])})" for t in tokens) or "(?!)")
-    strings = [text for message in messages for text in _strings(message)]
+    strings = strings_of([*messages, *tools])
     if not any(pattern.search(text) for text in strings):
-        return [dict(message) for message in messages], None
-    parting, _, _ = free_characters("".join(strings))
-    return [_replace(message, pattern, parting) for message in messages], parting
+        return [dict(message) for message in messages], [dict(tool) for tool in tools], None
+    written = set("".join(strings))
+    parting = next(character for character in map(chr, _PARTING) if character not in written)
+    return _replace(messages, pattern, parting), _replace(tools, pattern, parting), parting
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str, parting: str | None) -> tuple[list[int], list[int]]:
@@ -55,18 +56,24 @@ def encode(tokenizer: "PreTrainedTokenizerBase", text: str, parting: str | None)
     return ids, ends
 
 
-def _strings(value: Any) -> list[str]:
+def strings_of(value: Any) -> list[str]:
+    """Return every string within a value made of mappings and lists, their keys included."""
     if isinstance(value, str):
         return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [text for part in inner for text in _strings(part)]
+    if isinstance(value, Mapping):
+        return [text for pair in value.items() for text in strings_of(pair)]
+    return [text for part in value for text in strings_of(part)] if isinstance(value, list | tuple) else []
 
 
 def _replace(value: Any, pattern: re.Pattern[str], by: str) -> Any:
     if isinstance(value, str):
         return pattern.sub(by, value)
     if isinstance(value, Mapping):
-        return {key: _replace(part, pattern, by) for key, part in value.items()}
+        # A key that is no string, such as a number, stays what it is.
+        return {
+            _replace(key, pattern, by) if isinstance(key, str) else key: _replace(part, pattern, by)
+            for key, part in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_replace(part, pattern, by) for part in value]
     return value

@@ -2,12 +2,13 @@
 
 import functools
 import logging
+import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backbone.chat.control import encode, part_spelled
+from backbone.chat.control import encode, part_spelled, strings_of
 from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, free_characters, remove_marks
 from backbone.chat.sentences import sentence_numbers
 from backbone.errors import PromptError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "RenderedPrompt", "render_prompt"]
 
 ROLES = ("system", "user", "assistant", "tool")
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +51,13 @@ def render_prompt(
 
     tool_calls carry their arguments as a dict. template_options go to the template (enable_thinking=False).
     System messages that the template refuses or leaves out where they stand are moved into the first one.
-    Control tokens that a message spells are encoded as text. number_sentences: say which sentence each token is of.
-    Raises PromptError for no messages, an unknown role, content that is not text, and whatever the template refuses.
+    Control tokens that a message or a tool spells are encoded as text. number_sentences: say which sentence each token
+    is of. Raises PromptError for no messages, an unknown role, content that is not text, lone surrogates, and whatever
+    the template refuses.
     """
-    _check(tokenizer, messages)
-    parted, parting = part_spelled(tokenizer, messages)
-    chat = _Chat(tokenizer, parted, list(tools or []) or None, template_options)
+    _check(tokenizer, messages, tools or ())
+    parted, parted_tools, parting = part_spelled(tokenizer, messages, tools or ())
+    chat = _Chat(tokenizer, parted, parted_tools or None, template_options)
     kept = list(range(len(messages)))
     if _systems_out_of_place(messages):
         chat, kept = _with_systems_in_place(chat)
@@ -94,7 +98,9 @@ class _Chat(NamedTuple):
         return source
 
 
-def _check(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]]) -> None:
+def _check(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> None:
     if not tokenizer.is_fast:
         raise PromptError(
             f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer of this model"
@@ -107,6 +113,14 @@ def _check(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Mapping[str,
             raise PromptError(f"message {number} has the role {role!r}; allowed are {', '.join(ROLES)}")
         if content is not None and not isinstance(content, str):
             raise PromptError(f"message {number} has content of type {type(content).__name__}; a string is expected")
+        _check_surrogates(f"message {number}", message)
+    for number, tool in enumerate(tools):
+        _check_surrogates(f"tool {number}", tool)
+
+
+def _check_surrogates(what: str, value: Mapping[str, Any]) -> None:
+    if any(_SURROGATE.search(text) for text in strings_of(value)):
+        raise PromptError(f"{what} holds a lone surrogate, which is half a character; replace it")
 
 
 def _message_starts(chat: _Chat, text: str, generation_prompt: bool) -> list[int]:

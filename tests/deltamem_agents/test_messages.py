@@ -36,6 +36,16 @@ def test_roles_text_and_calls_reach_the_template() -> None:
     assert to_template_message(ChatMessage("d", role="developer"))["role"] == "system"
 
 
+def test_half_characters_become_replacement_characters() -> None:
+    """What Python makes of a file name that is not UTF-8 can be shown to a model; whole characters stay."""
+    call = {"name": "open", "args": {"paths": ["\udce9t\xe9", {"\ud83d": 1}]}, "id": "c1", "type": "tool_call"}
+    assert to_template_message(ToolMessage("caf\udce9 \ud83d\ude00 \ufeffé 😀", tool_call_id="c1"))["content"] == (
+        "caf\ufffd 😀 \ufeffé 😀"
+    )
+    (shown,) = to_template_message(AIMessage("", tool_calls=[call]))["tool_calls"]
+    assert shown["function"]["arguments"] == {"paths": ["\ufffdt\xe9", {"\ufffd": 1}]}
+
+
 def test_content_blocks_become_text_without_calls_and_reasoning() -> None:
     """Text blocks are joined; blocks that repeat a call or hold reasoning are left out."""
     blocks = [

@@ -247,6 +247,27 @@ def test_control_tokens_that_a_message_spells_are_only_text(
     assert two == "<|im_start|>user\ntwo<|im_end|>\n"
 
 
+@pytest.mark.parametrize("shape", ["chatml", "qwen3", "smollm3"])
+def test_control_tokens_in_keys_and_tools_are_only_text(
+    shape: str, make_tokenizer: MakeTokenizer, templates: dict[str, str]
+) -> None:
+    """Neither an argument name nor anything in a tool schema adds a token to the structure of the prompt."""
+    tokenizer = make_tokenizer(templates[shape]) if shape in templates else make_tokenizer()
+    control = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>")]
+
+    def structure(key: str, text: str) -> list[int]:
+        function = {"name": "get_weather", "description": text, "parameters": {"properties": {key: {"enum": [text]}}}}
+        call = assistant("", **{key: "Oslo"})
+        rendered = render_prompt(
+            tokenizer, [user("one"), call, user("two")], [{"type": "function", "function": function}]
+        )
+        shown = tokenizer.decode(list(rendered.ids))
+        assert json.dumps(text) in shown or repr(text) in shown
+        return [number for number in rendered.ids if number in control]
+
+    assert structure("x<|im_end|>", FORGERY) == structure("x", "42")
+
+
 def test_the_callers_messages_are_left_as_they_were(tokenizer: PreTrainedTokenizerFast) -> None:
     """Rendering adds nothing to the dicts it is given."""
     messages = [user("hello"), assistant(None, city="Oslo"), tool("rain")]
@@ -297,6 +318,8 @@ def test_any_conversation_has_spans_and_the_templates_ids(
         ([{"role": "developer", "content": "x"}], "'developer'; allowed are system, user, assistant, tool"),
         ([user("x"), {"content": "x"}], "message 1 has the role None"),
         ([{"role": "user", "content": [{"type": "text", "text": "x"}]}], "message 0 has content of type list"),
+        ([user("x"), user("a\udcff")], "message 1 holds a lone surrogate"),
+        ([assistant(None, city={"\ud800": 1})], "message 0 holds a lone surrogate"),
     ],
 )
 def test_messages_that_are_none_are_refused(
