@@ -238,5 +238,5 @@ def _read_only_cell() -> Iterator[None]:
     if cell is None:
         yield
     else:
-        with use_memory(cell.current, read_only=True, absorb_only=cell.absorb_only):
+        with use_memory(cell.current, read_only=True, absorb_only=cell.absorb_only, settling=cell.settling):
             yield

@@ -138,7 +138,8 @@ def memory_node(
         if call is None:
             return {messages_key: [reply], **cell.update(key)}
         kept = call.to_bytes([*state[messages_key], reply], cell.memory)
-        changed = [message for message in call.changed.values() if message.id != reply.id]
+        said = {message.id for message in state[messages_key]}  # a node may also have asked about others
+        changed = [message for message in call.changed.values() if message.id in said]
         return {messages_key: [*changed, reply], **cell.update(key), decided_key(key): kept}
 
     def node(state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Retention:
 
 
 class RetentionCall:
-    """Decide about the messages of one model call, and about its reply.
+    """Decide about the messages of one model call, or of a batch of them, and about the reply.
 
     decided: what the thread's checkpoint keeps. changed: messages whose text was redacted, by id.
     """
@@ -141,7 +141,12 @@ class RetentionCall:
         digests, forgot = ((), False) if memory is None else (memory.digests, memory.forgot_digests)
         selection = select_messages(entries, digests, forgot_digests=forgot)
         shown = [i for i in selection.indices if entries[i].role != "system" and i not in selection.repeated]
-        settled = yield from self._decide(request, shown, measure)
+        # A batch settles several requests at once, and none may take what another has half decided for decided.
+        mine = RetentionCall(self._retention, self._context, self.decided)
+        mine.changed.update(self.changed)
+        settled = yield from mine._decide(request, shown, measure)
+        self.changed.update(mine.changed)  # before what says that there may be a change
+        self.decided.update(mine.decided)
         self._last = settled, measure
         return settled
 

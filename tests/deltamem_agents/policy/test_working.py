@@ -1,13 +1,15 @@
 """Policies over the working memory: what is written to it, from which text, and that it is asked once."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -282,6 +284,49 @@ def test_a_state_graph_node_asks_as_the_middleware_does(make_model: Make) -> Non
     other = agent_of(make_model(**SMALL), Asked())
     other.invoke({"messages": messages}, on("a"))
     assert state_of(app) == state_of(other)
+
+
+class Slow(Asked):
+    """Decide late, after the policies that ask for nothing."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"similarity"})
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        time.sleep(0.05)
+        return super().retain(message, signals)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_the_calls_of_a_batch_are_ruled_too(make_model: Make, asynchronous: bool) -> None:
+    """A node that asks for several replies at once never shows what is redacted, and the state keeps what was left."""
+    model = make_model(window_tokens=200, max_tokens=6, prefix_cache_bytes=0)
+    backbone, shown = model.engine.backbone, list[str]()
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        shown.append(backbone.tokenizer.decode(given["input_ids"][0]))
+
+    def asked(messages: list[BaseMessage]) -> list[Any]:
+        return [messages, messages, [*messages, HumanMessage("no weather", id="aside")]]
+
+    async def ask_later(messages: list[BaseMessage]) -> BaseMessage:
+        return cast("BaseMessage", (await model.abatch(asked(messages)))[0])
+
+    both = RunnableLambda(lambda messages: cast("BaseMessage", model.batch(asked(messages))[0]), ask_later)
+    graph = StateGraph(DeltaMemMessagesState, input_schema=MessagesState, output_schema=MessagesState)
+    graph.add_node("model", memory_node(both, policy=Slow()))
+    graph.add_edge(START, "model")
+    app: Any = graph.compile()
+    told = {"messages": [HumanMessage("the weather is hello", id="q")]}
+    hook = backbone.model.backbone.get_decoder().register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        found = await app.ainvoke(told) if asynchronous else app.invoke(told)
+    finally:
+        hook.remove()
+    assert [message.text for message in found["messages"][:-1]] == ["the X is hello"]
+    assert sum("the X is hello" in text for text in shown) == 3
+    assert not any("weather" in text for text in shown)
 
 
 def test_damaged_decisions_are_refused(make_model: Make) -> None:
