@@ -1,6 +1,6 @@
 """The options of a local chat model, and how a call's own options join them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -109,12 +109,13 @@ class TurnOptions(BaseModel):
                 f"a call of ChatDeltaMem has no options {unknown}; it takes tools, {', '.join(SAMPLING_OPTIONS)}"
             )
         window, keep = self.window
+        wanted: Sequence[str] | None = self.stop if stop is None else stop
         return TurnRequest(
             messages=tuple(messages),
             memory=carried_memory(messages) if cell is None else cell.current,
             tools=shape.tools,
             sampling=sampling,
-            stop=tuple(self.stop or () if stop is None else stop),
+            stop=(wanted,) if isinstance(wanted, str) else tuple(wanted or ()),
             window_tokens=window,
             keep_tokens=keep,
             constrain=shape.constrain,

@@ -95,6 +95,13 @@ def test_text_ends_before_a_stop_string(make_model: MakeModel) -> None:
         assert reply.response_metadata["finish_reason"] == "stop"
 
 
+def test_one_stop_string_is_one(make_model: MakeModel) -> None:
+    """Given by itself, not in a list, it is met as a whole, not by its characters."""
+    full = make_model().invoke("hello").text
+    other: Any = f"{full[3]}☃"
+    assert make_model().invoke("hello", stop=other).text == full
+
+
 def test_options_for_the_chat_template_reach_it(make_model: MakeModel) -> None:
     """template_options go to the template; here another template."""
     template = "{% for message in messages %}{{ message.content }}{% endfor %}"
