@@ -73,9 +73,10 @@ def _forced_names(choice: Any, names: list[str]) -> list[str] | None:
         if choice not in names:
             raise ConfigError(f"tool_choice asks for {choice!r}, but the tools are {names}")
         return [choice]
-    if choice in {None, False, "auto", "none"}:
+    # Anything may be given, so it is compared and not looked up: a list has no hash, and 0 equals False.
+    if choice is None or choice is False or choice in ("auto", "none"):
         return None
-    if choice is True or choice in {"any", "required"}:
+    if choice is True or choice in ("any", "required"):
         if not names:
             raise ConfigError(f"tool_choice {choice!r} forces a call, but no tools are bound; bind at least one")
         return names

@@ -164,7 +164,16 @@ def test_several_forced_calls_are_allowed_on_request(make_model: MakeModel) -> N
 
 
 @pytest.mark.parametrize(
-    "choice", ["missing", {"type": "function", "function": {"name": "missing"}}, {"function": "ping"}, {"type": "auto"}]
+    "choice",
+    [
+        "missing",
+        {"type": "function", "function": {"name": "missing"}},
+        {"function": "ping"},
+        {"type": "auto"},
+        ["ping"],
+        0,
+        1,
+    ],
 )
 def test_a_choice_that_names_no_tool_is_refused(model: ChatDeltaMem, choice: Any) -> None:
     """The error names the tools there are, before anything is run."""
