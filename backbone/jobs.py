@@ -69,10 +69,10 @@ class Task(Generic[T]):
                 self._notify()
 
     def cancel(self) -> None:
-        """End the job and drop what nobody has taken yet."""
+        """End the job, and drop what nobody has taken yet: events, and an error, of a job that has already ended."""
         with self.changed:
-            if not self.finished:
-                self.events.clear()
+            self.events.clear()
+            self.error = None
         self.finish()
 
     def _notify(self) -> None:
@@ -98,7 +98,7 @@ class Job(Generic[T]):
         weakref.finalize(self, task.cancel).atexit = False
 
     def cancel(self) -> None:
-        """Stop the job at its next step, from any thread; the consumer's loop ends."""
+        """Stop the job at its next step, from any thread; the consumer's loop ends, without what it has not taken."""
         self._task.cancel()
 
     def __iter__(self) -> Generator[T, None, None]:
@@ -109,11 +109,12 @@ class Job(Generic[T]):
                 with task.changed:
                     task.changed.wait_for(lambda: task.events or task.finished)
                     if not task.events:
+                        error = task.error
                         break
                     event = task.events.popleft()
                 yield event
-            if task.error is not None:
-                raise task.error
+            if error is not None:
+                raise error
         finally:
             task.cancel()
 
@@ -131,6 +132,7 @@ class Job(Generic[T]):
                 with task.changed:
                     event = task.events.popleft() if task.events else None
                     if event is None and task.finished:
+                        error = task.error
                         break
                     if event is None:
                         ready.clear()
@@ -139,7 +141,7 @@ class Job(Generic[T]):
                     await ready.wait()
                 else:
                     yield event
-            if task.error is not None:
-                raise task.error
+            if error is not None:
+                raise error
         finally:
             task.cancel()

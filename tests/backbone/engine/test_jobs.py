@@ -109,6 +109,23 @@ def test_cancel_ends_a_waiting_consumer(engine: Engine, watched: Any) -> None:
     assert watched.closed.wait(10)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_job_that_is_cancelled_after_its_end_delivers_no_more(engine: Engine, fails: bool) -> None:
+    """Neither events that were made before nor the error that ended it reach whoever has cancelled it."""
+
+    def steps() -> Generator[int, None, None]:
+        yield from range(3)
+        if fails:
+            raise LookupError("broken")
+
+    job = engine.submit(steps)
+    assert list(engine.submit(lambda: count(5))) == [0, 1, 2, 3, 4]  # jobs take turns, so the first has ended
+    events = iter(job)
+    assert next(events) == 0
+    job.cancel()
+    assert list(events) == []
+
+
 def test_an_error_reaches_the_consumer_after_the_events_before_it(engine: Engine) -> None:
     """What a job raises is raised where its events are read, and the next job runs."""
 
