@@ -1,5 +1,7 @@
 """Load a backbone: decoder, adapter and tokenizer together; from folders, or by name from the Hugging Face hub."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,17 +38,15 @@ def load_backbone(
     `model`: None is the bundled one, else a folder or a hub name (`revision` pins its version). `adapter`: see
     `find_adapter`; needed unless the model is the bundled one. `dtype` None is the checkpoint's own. Cache and
     offline mode of the hub are those of huggingface_hub. Raises AdapterError if there is no adapter, or not this one,
-    and ConfigError for a folder that holds no model.
+    and ConfigError if there is no model, or none that can be loaded.
     """
     folder = _model_folder(model)
     adapter_folder = find_adapter(adapter, model=model)
-    try:
+    with _loading(folder):
         hf_model = AutoModelForCausalLM.from_pretrained(
             folder, revision=revision, dtype="auto" if dtype is None else dtype
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
-    except ValueError as error:  # a folder without a config, or of an architecture that transformers does not know
-        raise ConfigError(f"no model can be loaded from {folder}: {error}") from error
     memory_model = load_adapter(hf_model, adapter_folder).eval()
     return Backbone(memory_model if device is None else memory_model.to(device), tokenizer)
 
@@ -77,11 +77,26 @@ def find_adapter(adapter: str | Path | None, *, model: str | Path | None = None)
 
 
 def count_parameters(model: str | Path | None = None, *, revision: str | None = None) -> int:
-    """Count a decoder's parameters without loading its weights; `model` and `revision` as in `load_backbone`."""
-    config = AutoConfig.from_pretrained(_model_folder(model), revision=revision)
-    with torch.device("meta"):
+    """Count a decoder's parameters without loading its weights; `model` and `revision` as in `load_backbone`.
+
+    Raises ConfigError if there is no model, or none that transformers knows.
+    """
+    folder = _model_folder(model)
+    with _loading(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, revision=revision)
         empty = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         return int(empty.num_parameters())
+
+
+@contextlib.contextmanager
+def _loading(folder: str | Path) -> Iterator[None]:
+    """Tell what transformers and the hub raise of a model that is not there, or that nobody knows, in our words."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # hub errors are OSErrors; unknown architectures, ValueErrors
+        raise ConfigError(
+            f"no model can be loaded from {folder}: it must be a folder that holds one, or a name on the hub: {error}"
+        ) from error
 
 
 def _model_folder(model: str | Path | None) -> str | Path:

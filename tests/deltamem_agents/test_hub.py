@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from backbone import AdapterError, EngineRegistry, find_adapter, load_backbone
+from backbone import AdapterError, ConfigError, EngineRegistry, count_parameters, find_adapter, load_backbone
 from backbone.adapter.files import read_adapter
 from backbone.adapter.published import write_published
 from deltamem_agents import ChatDeltaMem
@@ -86,8 +86,20 @@ def test_a_revision_reaches_the_model_from_chat(
     """ChatDeltaMem hands its revision on: one that is not in the cache is an error, offline as here."""
     store(cache, MODEL, OLD, files_of(model_folder), "v1")
     assert make_model(model=MODEL, adapter=ADAPTER, revision="v1").invoke("hello").text
-    with pytest.raises(OSError, match="cached files"):
+    with pytest.raises(ConfigError, match="no model can be loaded from lab/tiny-instruct"):
         make_model(model=MODEL, adapter=ADAPTER, revision="v2").invoke("hello")
+
+
+@pytest.mark.parametrize("model", ["lab/unknown", "nowhere/of/all", "not valid!", "empty"])
+def test_a_model_that_is_not_there_is_an_error_that_names_it(
+    model: str, cache: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    """A name that the hub's cache has not, one that no hub can have, a wrong path and a folder without a model."""
+    (tmp_path / "empty").mkdir()
+    wanted = tmp_path / model if model in {"empty", "nowhere/of/all"} else model
+    for load in (lambda: load_backbone(wanted, adapter=model_folder / "token"), lambda: count_parameters(wanted)):
+        with pytest.raises(ConfigError, match=f"no model can be loaded from .*{model}: it must be a folder"):
+            load()
 
 
 @pytest.mark.parametrize("adapter", ["lab/unknown", f"{ADAPTER}@v9", "lab/not valid!"])
