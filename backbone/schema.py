@@ -31,7 +31,16 @@ _ANYTHING = {"anyOf": [*_SCALARS, {"type": "array", "items": {"anyOf": _SCALARS}
 
 _SCHEMA_MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _SCHEMA_LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
-_SHAPING = ("type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf", "not", "properties", "items")
+_REFERRING = ("$ref", "anyOf", "oneOf", "allOf", "not")  # what these lead to says its type itself
+_TYPED = {
+    "string": ("pattern", "format", "minLength", "maxLength"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+    "array": ("items", "prefixItems", "contains", "minItems", "maxItems", "uniqueItems"),
+    "object": (
+        "properties", "patternProperties", "additionalProperties", "propertyNames", "required", "minProperties",
+        "maxProperties",
+    ),
+}  # fmt: skip
 
 
 def bound_arguments(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -45,26 +54,37 @@ def bound_schema(schema: Any, *, close: bool = True) -> Any:
 
     An object that lists its properties has no others, unless the schema allows them or `close` is False.
     """
-    if schema is True or (isinstance(schema, Mapping) and not any(key in schema for key in _SHAPING)):
-        return _ANYTHING
     if not isinstance(schema, Mapping):
-        return schema
+        return _ANYTHING if schema is True else schema
     result = dict(schema)
     for key in _SCHEMA_MAPS:
         if key in result:
             result[key] = {name: bound_schema(part) for name, part in result[key].items()}
     for key in _SCHEMA_LISTS:
         if key in result:
-            # Each part of an allOf lists only some of the properties.
-            together = key == "allOf" and len(result[key]) > 1
+            # Each part lists only some of the properties: of those of an allOf, or of those that stand beside it.
+            together = key != "prefixItems" and ("properties" in result or (key == "allOf" and len(result[key]) > 1))
             result[key] = [bound_schema(part, close=close and not together) for part in result[key]]
     if "enum" in result or "const" in result:
         return result
-    if "type" not in result and ("properties" in result or "items" in result):
-        result["type"] = "object" if "properties" in result else "array"
-    types = result.get("type", ())
-    _bound_by_type(result, (types,) if isinstance(types, str) else tuple(types), close)
+    types = _types(result)
+    if not types and not any(key in result for key in _REFERRING):
+        return {**result, **_ANYTHING}
+    if types:
+        result["type"] = types[0] if len(types) == 1 else list(types)
+    _bound_by_type(result, types, close)
     return result
+
+
+def _types(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the types that a schema names or else, which narrows it, those that its keywords are about."""
+    named = schema.get("type")
+    if named is not None:
+        return (named,) if isinstance(named, str) else tuple(named)
+    if any(key in schema for key in _REFERRING):
+        # A part may be of another type than a keyword beside it, but not than the properties or items.
+        return ("object",) if "properties" in schema else ("array",) if "items" in schema else ()
+    return tuple(name for name, keywords in _TYPED.items() if any(key in schema for key in keywords))
 
 
 def _bound_by_type(result: dict[str, Any], types: tuple[str, ...], close: bool) -> None:
@@ -95,4 +115,5 @@ def _bound_object(result: dict[str, Any]) -> None:
     result["additionalProperties"] = False
     if free is not False:
         result["patternProperties"] = {**result.get("patternProperties", {}), _KEY: bound_schema(free)}
-        result.setdefault("maxProperties", max(_ITEMS, len(result.get("properties", {}))))
+        least = max(result.get("minProperties", 0), len(result.get("required", ())), len(result.get("properties", {})))
+        result.setdefault("maxProperties", max(_ITEMS, least))

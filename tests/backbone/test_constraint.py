@@ -85,6 +85,22 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "anything": {"description": "whatever"},
     "no type": {"properties": {"a": {"type": "boolean"}}, "required": ["a"]},
     "items without type": {"items": {"type": "boolean"}},
+    "pattern without type": {"pattern": "^[a-z]{2}$"},
+    "length without type": {"minLength": 3, "maxLength": 5},
+    "range without type": {"minimum": 3, "maximum": 4},
+    "count without type": {"minItems": 2},
+    "values without type": {"additionalProperties": {"type": "boolean"}, "minProperties": 1},
+    "many required": {"required": list("abcdefghij")},
+    "many properties": {"type": "object", "minProperties": 9},
+    "two types by keywords": {"minimum": 3, "maxLength": 2},
+    "range of all": {"allOf": [{"type": "integer"}, {"minimum": 3}, {"maximum": 2000}]},
+    "pattern of all": {"allOf": [{"type": "string"}, {"pattern": "^a{2,4}$"}]},
+    "one of two required": {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"type": "null"}}, "b": {"type": "boolean"}},
+        "anyOf": [{"required": ["a"]}, {"required": ["b"]}],
+    },
+    "nullable beside a length": {"anyOf": [{"type": "string"}, {"type": "null"}], "maxLength": 2},
     "definitions": {
         "$defs": {"Point": {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}},
         "type": "object",
@@ -111,6 +127,31 @@ def test_strings_are_bounded_unless_the_schema_bounds_them(tokenizer: PreTrained
     for schema, longest in (({"type": "string"}, 200), ({"type": "string", "maxLength": 250}, 250)):
         texts = [write(json_schema_constraint(tokenizer, schema), tokenizer, seed) or '""' for seed in range(4)]
         assert max(len(json.loads(text)) for text in texts) == longest
+
+
+@pytest.mark.parametrize(
+    ("schema", "fits", "fits_not"),
+    [
+        ({"pattern": "^a"}, '"ab"', '"b'),
+        ({"maxLength": 2}, '"ab"', '"abc'),
+        ({"minimum": 3}, "3.5", "-"),
+        ({"required": ["a"]}, '{"a": 1}', "{}"),
+        ({"minItems": 1}, "[1]", "[]"),
+        ({"pattern": "^a", "description": "a word"}, '"a"', "1"),
+    ],
+)
+def test_keywords_bind_without_a_type(
+    schema: dict[str, Any], fits: str, fits_not: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A schema that names no type is one of the type that its keywords are about."""
+    for text, good in ((fits, True), (fits_not, False)):
+        constraint = json_schema_constraint(tokenizer, schema)
+        try:
+            for token in tokenizer.encode(text, add_special_tokens=False):
+                constraint.accept(token)
+            assert good
+        except ConfigError:
+            assert not good
 
 
 def test_objects_that_list_their_properties_have_no_others(tokenizer: PreTrainedTokenizerFast) -> None:
