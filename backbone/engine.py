@@ -1,11 +1,10 @@
 """One inference thread per loaded model, fair between its jobs.
 
 A job is a generator; the thread takes one step of each live job in turn. What a job yields travels to its consumer, who
-may be a plain thread or a coroutine of any event loop. Nothing here belongs to an event loop, and nothing is global but
-the lazily made default registry.
+may be a plain thread or a coroutine of any event loop. Nothing here belongs to an event loop, and nothing is global
+but the default registry.
 """
 
-import functools
 import threading
 import weakref
 from collections import deque
@@ -186,10 +185,12 @@ class EngineRegistry:
                 engine.result().close()
 
 
-@functools.cache
+_DEFAULT = EngineRegistry()
+
+
 def default_registry() -> EngineRegistry:
-    """Return the registry that is used where none is given: one a process, made on the first call, closable."""
-    return EngineRegistry()
+    """Return the registry that is used where none is given: one a process, empty until somebody asks it, closable."""
+    return _DEFAULT
 
 
 def shared_engine(model: str | Path | None = None, **options: Any) -> Engine:

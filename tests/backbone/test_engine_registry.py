@@ -1,3 +1,4 @@
+import importlib.util
 import threading
 import time
 from collections.abc import Callable
@@ -110,6 +111,24 @@ def test_close_closes_what_was_loaded_and_asking_again_loads_afresh(backbone: Ba
     assert second is not first
     assert list(second.submit(lambda: (n for n in range(2)))) == [0, 1]
     registry.close()
+
+
+def test_threads_that_are_first_to_ask_get_one_default_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many threads a process starts with, and however long making a registry takes, there is one."""
+    spec = importlib.util.find_spec("backbone.engine")
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = importlib.util.module_from_spec(spec)  # as in a process in which nobody has asked yet
+    spec.loader.exec_module(fresh)
+    begin = fresh.EngineRegistry.__init__
+
+    def slow(registry: EngineRegistry) -> None:
+        time.sleep(0.1)
+        begin(registry)
+
+    monkeypatch.setattr(fresh.EngineRegistry, "__init__", slow)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: fresh.default_registry(), range(8)))) == 1
 
 
 def test_the_default_registry_is_one_and_loads_real_files(saved: dict[str, Path]) -> None:
