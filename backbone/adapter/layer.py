@@ -133,7 +133,7 @@ class LayerMemory(nn.Module):
     def _fused_step(self, call: MemoryCall, x: Tensor, state: Tensor) -> LayerResult:
         """Project, read and write one token in one kernel."""
         config, write = self.config, None if call.write is None else call.write[:, 0]
-        reads, after = fused_step(
+        reads, after = fused_step()(
             x[:, 0], *self._weights.joined(), state, write,
             mode=config.update_mode, own_decay=config.has_decay_gate, per_row=config.per_row_gates, eps=NORM_EPS,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from backbone.ops.delta_rule.api import delta_rule, fused_step, has_triton, scan
 from backbone.ops.delta_rule.common import Coefficients, DeltaRuleOutput, Form, Problem, UpdateMode, coefficients
-from backbone.ops.delta_rule.segments import SegmentLayout, layout_of, segment_delta_rule, segment_scan
+from backbone.ops.delta_rule.segments import SegmentLayout, layout_of, segment_scan
 
 __all__ = [
     "Coefficients",
@@ -17,6 +17,5 @@ __all__ = [
     "has_triton",
     "layout_of",
     "scan",
-    "segment_delta_rule",
     "segment_scan",
 ]

@@ -34,7 +34,6 @@ def delta_rule(
     mode: UpdateMode = "standard",
     initial_state: Tensor | None = None,
     write_mask: Tensor | None = None,
-    read_mask: Tensor | None = None,
     state_positions: Tensor | None = None,
     predict: bool = False,
     form: Form = "auto",
@@ -45,7 +44,7 @@ def delta_rule(
     ("standard", "no_lambda") or λβ ("lambda_outside"), and λ is `lam`, 1 - β (`lam` None) or 1 ("no_lambda").
 
     Shapes: q, k, v [B, T, H, r]; beta, lam [B, T, H, r] or [B, T, H, 1]; initial_state [B, H, r, r], its rows are value
-    rows, None is zeros; write_mask, read_mask [B, T] bool: a token without write keeps S, one without read gives 0.
+    rows, None is zeros; write_mask [B, T] bool: a token without it keeps S.
     state_positions [B, P] int: counts n, for the state after the first n tokens, in states_at. predict: also give
     S_{t-1} k_t in predicted, whatever the masks.
     The state is float32, or float64 if q is. Raises ValueError for shapes that do not fit.
@@ -53,14 +52,9 @@ def delta_rule(
     problem = _problem(q, k, v, beta, lam, mode, initial_state, write_mask, state_positions)._replace(predict=predict)
     if form not in get_args(Form):
         raise ValueError(f"form must be one of {get_args(Form)}, got {form!r}")
-    if read_mask is not None:
-        _expect("read_mask", read_mask, (q.shape[0], q.shape[1]))
     # Under autocast the products would run in half precision and the state would lose what it was told.
     with torch.autocast(q.device.type, enabled=False):
-        out = scan(problem, form)
-    if read_mask is None:
-        return out
-    return out._replace(y=out.y.where(read_mask[:, :, None, None], 0.0))
+        return scan(problem, form)
 
 
 def scan(problem: Problem, form: Form = "auto") -> DeltaRuleOutput:
@@ -106,22 +100,10 @@ def _triton_form() -> Callable[[Problem], DeltaRuleOutput]:
     return form
 
 
-def fused_step(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    state: Tensor,
-    write: Tensor | None,
-    *,
-    mode: UpdateMode,
-    own_decay: bool,
-    per_row: bool,
-    eps: float,
-) -> tuple[Tensor, Tensor]:
-    """Do one token of one layer in one kernel, where `has_triton`; see `triton_step.fused_step`."""
-    step = import_module("backbone.ops.delta_rule.triton_step").fused_step
-    y, after = step(x, weight, bias, state, write, mode=mode, own_decay=own_decay, per_row=per_row, eps=eps)
-    return y, after
+def fused_step() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Load what does one token of one layer in one kernel, where `has_triton`; see `triton_step.fused_step`."""
+    step: Callable[..., tuple[Tensor, Tensor]] = import_module("backbone.ops.delta_rule.triton_step").fused_step
+    return step
 
 
 def _problem(

@@ -1,12 +1,12 @@
 """Run the delta rule once a segment while every token reads: the state-level form of message-level writing."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from backbone.ops.delta_rule.api import delta_rule, scan
-from backbone.ops.delta_rule.common import DeltaRuleOutput, Form, Problem, UpdateMode
+from backbone.ops.delta_rule.api import scan
+from backbone.ops.delta_rule.common import Problem
 
 
 class SegmentOutput(NamedTuple):
@@ -40,53 +40,14 @@ def layout_of(segment_of: Tensor, segments: int) -> SegmentLayout:
     return SegmentLayout(segment_of * longest + place, segments, longest)
 
 
-def segment_delta_rule(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    lam: Tensor | None = None,
-    *,
-    segment_of: Tensor,
-    mode: UpdateMode = "standard",
-    initial_state: Tensor | None = None,
-    write_mask: Tensor | None = None,
-    form: Form = "auto",
-) -> SegmentOutput:
+def segment_scan(problem: Problem, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
     """Let each token read the state as it was before its segment; write once after each segment.
 
-    Shapes: q [B, T, H, r]; k, v [B, G, H, r] and beta, lam [B, G, H, r or 1], one per segment; segment_of [B, T] int in
-    [0, G); write_mask [B, G] bool, False for a segment that is not written. The rest is as in `delta_rule`.
+    problem: one write a segment, with the keys as queries, so that the reads are predictions, and positions 0 to G - 1.
+    q: [B, T, H, r].
     """
-    batch, segments = k.shape[:2]
-    before = torch.arange(segments, device=k.device).expand(batch, -1)
-    # The keys stand in for queries as well, so that the reads are predictions.
-    written = delta_rule(
-        k,
-        k,
-        v,
-        beta,
-        lam,
-        mode=mode,
-        initial_state=initial_state,
-        write_mask=write_mask,
-        state_positions=before,
-        form=form,
-    )
-    return _finish(written, q, layout_of(segment_of, segments))
-
-
-def segment_scan(problem: Problem, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
-    """Do what `segment_delta_rule` does for a problem that is known to be right, one write a segment.
-
-    `problem`: keys as queries, and positions 0 to G - 1. q: [B, T, H, r].
-    """
-    return _finish(scan(problem), q, layout)
-
-
-def _finish(written: DeltaRuleOutput, q: Tensor, layout: SegmentLayout) -> SegmentOutput:
-    end = written.final_state[:, None]
-    states = end if written.states_at is None else torch.cat([written.states_at, end], 1)
+    written = scan(problem)
+    states = torch.cat([cast("Tensor", written.states_at), written.final_state[:, None]], 1)
     return SegmentOutput(_read(states, q.to(states.dtype), layout), states, written.y)
 
 

@@ -28,9 +28,11 @@ def error(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def scan_errors(mode: UpdateMode, *, rank: int, length: int, gates: int, own_decay: bool) -> dict[str, float]:
+def scan_errors(
+    mode: UpdateMode, *, heads: int, rank: int, length: int, gates: int, own_decay: bool
+) -> dict[str, float]:
     """Compare reads, states and every gradient with the definition's."""
-    batch, heads = 2, 1
+    batch = 2
     leaves = [
         normalize(draw(batch, length, heads, rank), dim=-1),
         normalize(draw(batch, length, heads, rank), dim=-1),
@@ -79,7 +81,7 @@ def step_errors(mode: UpdateMode, *, own_decay: bool, per_row: bool) -> dict[str
     weight = draw(3 * heads * rank + gates * (1 + own_decay), hidden) / hidden**0.5
     bias = torch.cat([torch.zeros(3 * heads * rank), draw(gates * (1 + own_decay))])
     x, state, write = draw(batch, hidden), draw(batch, heads, rank, rank), torch.tensor([True, False])
-    y, after = fused_step(
+    y, after = fused_step()(
         x.bfloat16(), weight, bias, state, write, mode=mode, own_decay=own_decay, per_row=per_row, eps=1e-6
     )
     projected = torch.nn.functional.linear(x.bfloat16().float(), weight, bias)[:, None]
@@ -119,8 +121,11 @@ def main() -> None:
     assert triton.knobs.runtime.interpret
     assert has_triton(torch.zeros(1))
     errors = position_errors()
-    for mode, rank, length, gates, own_decay in (("standard", 3, 19, 3, False), ("lambda_outside", 4, 32, 1, True)):
-        found = scan_errors(mode, rank=rank, length=length, gates=gates, own_decay=own_decay)
+    cases: tuple[tuple[UpdateMode, int, int, int, int, bool], ...] = (
+        ("standard", 2, 3, 19, 3, False), ("lambda_outside", 1, 4, 32, 1, True), ("no_lambda", 1, 2, 17, 1, False),
+    )  # fmt: skip
+    for mode, heads, rank, length, gates, own_decay in cases:
+        found = scan_errors(mode, heads=heads, rank=rank, length=length, gates=gates, own_decay=own_decay)
         errors |= {f"scan {mode} {name}": value for name, value in found.items()}
     for mode, own_decay, per_row in product(get_args(UpdateMode), (False, True), (False, True)):
         found = step_errors(mode, own_decay=own_decay, per_row=per_row)

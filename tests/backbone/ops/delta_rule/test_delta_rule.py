@@ -54,7 +54,6 @@ def run(
     *,
     mode: UpdateMode = "standard",
     write_mask: Tensor | None = None,
-    read_mask: Tensor | None = None,
     positions: Tensor | None = None,
 ) -> DeltaRuleOutput:
     return delta_rule(
@@ -66,7 +65,6 @@ def run(
         mode=mode,
         initial_state=given.state,
         write_mask=write_mask,
-        read_mask=read_mask,
         state_positions=positions,
         form=form,
     )
@@ -78,12 +76,10 @@ def positions_of(length: int) -> Tensor:
     return torch.stack([counts, counts.flip(0)])
 
 
-def run_with_gradients(given: Inputs, form: Form, mode: UpdateMode, masks: tuple[Tensor, Tensor]) -> list[Tensor]:
+def run_with_gradients(given: Inputs, form: Form, mode: UpdateMode, mask: Tensor) -> list[Tensor]:
     """Give outputs, states and the gradient of every input for a loss that weighs every number differently."""
     leaves = Inputs(*(None if tensor is None else tensor.clone().requires_grad_() for tensor in given))
-    out = run(
-        leaves, form, mode=mode, write_mask=masks[0], read_mask=masks[1], positions=positions_of(given.q.shape[1])
-    )
+    out = run(leaves, form, mode=mode, write_mask=mask, positions=positions_of(given.q.shape[1]))
     results = [tensor for tensor in out if tensor is not None]
     loss = torch.stack([(tensor * torch.linspace(-1, 1, tensor.numel()).view_as(tensor)).sum() for tensor in results])
     gradients = torch.autograd.grad(loss.sum(), leaves.tensors(), allow_unused=True, materialize_grads=True)
@@ -95,13 +91,12 @@ def run_with_gradients(given: Inputs, form: Form, mode: UpdateMode, masks: tuple
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_forms_equal_the_definition(length: int, mode: UpdateMode, gates: int, own_decay: bool) -> None:
-    """Reads, final state, states at positions and all gradients equal the definition's, under write and read masks."""
+    """Reads, final state, states at positions and all gradients equal the definition's, under a write mask."""
     given_inputs = inputs(length, gates=gates, own_decay=own_decay)
-    generator = torch.Generator().manual_seed(length)
-    masks = (torch.rand(B, length, generator=generator) > 0.3, torch.rand(B, length, generator=generator) > 0.2)
-    expected = run_with_gradients(given_inputs, "naive", mode, masks)
+    mask = torch.rand(B, length, generator=torch.Generator().manual_seed(length)) > 0.3
+    expected = run_with_gradients(given_inputs, "naive", mode, mask)
     for form in FAST_FORMS:
-        for ours, theirs in zip(run_with_gradients(given_inputs, form, mode, masks), expected, strict=True):
+        for ours, theirs in zip(run_with_gradients(given_inputs, form, mode, mask), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -193,15 +188,12 @@ def test_any_split_equals_the_whole(cuts: set[int], forms: list[Form], seed: int
 
 
 @pytest.mark.parametrize("form", ["naive", *FAST_FORMS])
-def test_masks_keep_the_state_and_silence_the_read(form: Form) -> None:
-    """With no writes the state comes out bit for bit, and a token without read gives exact zeros."""
+def test_a_mask_keeps_the_state(form: Form) -> None:
+    """With no writes the state comes out bit for bit, and every token reads it."""
     given_inputs = inputs(33)
-    nowhere = torch.zeros(B, 33, dtype=torch.bool)
-    out = run(given_inputs, form, write_mask=nowhere, read_mask=nowhere)
+    out = run(given_inputs, form, write_mask=torch.zeros(B, 33, dtype=torch.bool))
     assert torch.equal(out.final_state, given_inputs.state)
-    assert not out.y.any()
-    first = run(given_inputs, form, write_mask=nowhere)
-    torch.testing.assert_close(first.y, torch.einsum("bhij,bthj->bthi", given_inputs.state, given_inputs.q))
+    torch.testing.assert_close(out.y, torch.einsum("bhij,bthj->bthi", given_inputs.state, given_inputs.q))
 
 
 @pytest.mark.parametrize("form", ["naive", *FAST_FORMS])
@@ -259,13 +251,12 @@ def test_no_initial_state_is_zeros() -> None:
         ({"beta": torch.zeros(B, 5, H, R - 1)}, "beta must have shape"),
         ({"initial_state": torch.zeros(B, H, R, R + 1)}, "initial_state must have shape"),
         ({"write_mask": torch.ones(B, 4, dtype=torch.bool)}, "write_mask must have shape"),
-        ({"read_mask": torch.ones(B, 4, dtype=torch.bool)}, "read_mask must have shape"),
         ({"state_positions": torch.zeros(B + 1, 1, dtype=torch.long)}, "state_positions must have shape"),
         ({"state_positions": torch.full((B, 1), 6)}, "state_positions must lie"),
         ({"mode": "sometimes"}, "mode must be one of"),
         ({"form": "fastest"}, "form must be"),
     ],
-    ids=["q", "k", "beta", "state", "write-mask", "read-mask", "positions", "position-range", "mode", "form"],
+    ids=["q", "k", "beta", "state", "write-mask", "positions", "position-range", "mode", "form"],
 )
 def test_bad_calls_say_what_is_wrong(change: dict[str, object], message: str) -> None:
     """A wrong shape or name raises ValueError that names the argument."""

@@ -6,13 +6,24 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from backbone.ops.delta_rule import delta_rule, segment_delta_rule
+from backbone.ops.delta_rule import Problem, coefficients, delta_rule, layout_of, segment_scan
+from backbone.ops.delta_rule.segments import SegmentOutput
 
 B, H, R = 2, 2, 4
 
 
 def draw(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def run(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, segment_of: Tensor, written: Tensor | None = None
+) -> SegmentOutput:
+    """Write segments as a layer does: with keys as queries, and the state before each of them asked for."""
+    batch, segments = k.shape[:2]
+    numbers = torch.arange(segments).expand(batch, -1)
+    problem = Problem(k, k, v, coefficients(beta, None, "standard", written), state, numbers)
+    return segment_scan(problem, q, layout_of(segment_of, segments))
 
 
 @settings(max_examples=30, deadline=None)
@@ -31,7 +42,7 @@ def test_tokens_read_the_state_before_their_segment(lengths: list[int], scalar: 
     state = draw(generator, B, H, R, R)
     written = torch.rand(B, segments, generator=generator) > 0.3
     segment_of = torch.repeat_interleave(torch.arange(segments), torch.tensor(lengths)).expand(B, -1)
-    out = segment_delta_rule(q, k, v, beta, segment_of=segment_of, initial_state=state, write_mask=written)
+    out = run(q, k, v, beta, state, segment_of=segment_of, written=written)
     for g in range(segments):
         torch.testing.assert_close(out.states[:, g], state, rtol=1e-9, atol=1e-9)
         inside = segment_of[0] == g
@@ -54,12 +65,10 @@ def test_rows_of_a_batch_have_their_own_segments() -> None:
     state = draw(generator, B, H, R, R)
     segment_of = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
     leaves = [tensor.requires_grad_() for tensor in (q, k, v, beta, state)]
-    out = segment_delta_rule(*leaves[:4], segment_of=segment_of, initial_state=leaves[4])
+    out = run(*leaves, segment_of=segment_of)
     for row in range(B):
         one = slice(row, row + 1)
-        alone = segment_delta_rule(
-            *(leaf[one] for leaf in leaves[:4]), segment_of=segment_of[one], initial_state=leaves[4][one], form="naive"
-        )
+        alone = run(*(leaf[one] for leaf in leaves), segment_of=segment_of[one])
         torch.testing.assert_close(out.y[one], alone.y, rtol=1e-9, atol=1e-9)
     gradients = torch.autograd.grad(out.y.square().sum() + out.states[:, -1].square().sum(), leaves)
     assert all(gradient.abs().sum() > 0 for gradient in gradients)

@@ -25,7 +25,10 @@ def errors() -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("part", ["positions", "predictions", "scan standard", "scan lambda_outside", "step", "model"])
+@pytest.mark.parametrize(
+    "part",
+    ["positions", "predictions", "scan standard", "scan lambda_outside", "scan no_lambda", "step", "model"],
+)
 def test_kernels_give_what_the_definition_gives(errors: dict[str, float], part: str) -> None:
     """Reads, states, gradients, decode steps and a whole model agree to 1e-4 of the largest value."""
     compared = {name: value for name, value in errors.items() if name.startswith(part)}
