@@ -37,7 +37,9 @@ class LayerMemory(nn.Module):
         gates = states if config.per_row_gates else config.num_states
         self._width = states  # of queries, keys and values
         self.plain_scale = config.alpha / config.rank
-        self.plain_heads = [head for head in config.delta_heads if _is_plain(config, head)]
+        scaled, normed = config.delta_scale != "fixed", config.delta_o_rmsnorm
+        # To these, memory adds a product times a constant.
+        self.plain_heads = [head for head in config.delta_heads if not scaled and not (head == "o" and normed)]
 
         def new(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(*shape, device=device, dtype=torch.float32))
@@ -232,14 +234,13 @@ class LayerMemory(nn.Module):
         self._weights = JointWeights(self._parameters, weights, biases)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        def keep(tensor: Tensor) -> Tensor:
+            new = fn(tensor)  # moved or cast; memory is float32 beside any backbone
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
         self._join()
         return self
-
-
-def _is_plain(config: DeltaMemConfig, head: Head) -> bool:
-    """Tell whether what memory adds is a product times a constant."""
-    return config.delta_scale == "fixed" and not (head == "o" and config.delta_o_rmsnorm)
 
 
 def _read(state: Tensor, q: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def copied(model: MemoryModel) -> MemoryModel:
 
 
 def moved(model: MemoryModel) -> MemoryModel:
-    return changed_in_place(model.to(torch.float64).to(torch.float32))
+    # As to another device: every tensor is made anew there.
+    return changed_in_place(model._apply(lambda tensor: tensor.clone()))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("change", [changed_in_place, assigned, copied, moved])
@@ -99,6 +100,24 @@ def test_joint_weights_follow_the_parameters(model: MemoryModel, change: Callabl
         after = model(IDS).logits
     assert not torch.allclose(before, after, atol=1e-4)
     torch.testing.assert_close(after, model(IDS).logits.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_a_models_dtype_is_its_backbones(model: MemoryModel, dtype: torch.dtype) -> None:
+    """Casting a model casts the decoder; the memory stays float32, exactly as it was, and reads and writes."""
+    weights = {name: tensor.clone() for name, tensor in model.memory_layers.state_dict().items()}
+    model.to(dtype)
+    assert model.backbone.dtype == dtype
+    for name, tensor in model.memory_layers.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, weights[name])
+    first = model(IDS)
+    after = model(NEXT, past_key_values=first.past_key_values, memory=first.memory)
+    assert after.logits.dtype == dtype
+    for name, state in after.memory.layers.items():
+        assert state.dtype == torch.float32
+        assert not torch.equal(state, first.memory.layers[name])
 
 
 @torch.no_grad()
