@@ -1,6 +1,6 @@
 """Measure Qwen3-4B's shape, random bfloat16 weights, on a GPU: prefill, decoding with and without graphs, memory."""
 
-import time
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, StaticC
 from backbone.adapter.model import MemoryModel
 from backbone.adapter.state import MemoryState
 from backbone.bench.case import ADAPTERS, random_ids, with_memory
-from backbone.bench.timing import median_ratios, take_turns
+from backbone.bench.timing import median_ratios, synchronised, take_turns
 from backbone.errors import ConfigError
 
-__all__ = ["TARGETS", "GpuScale", "measure_gpu", "measure_prompt", "require_gpu"]
+__all__ = ["TARGETS", "GpuScale", "captured", "measure_gpu", "measure_prompt", "require_gpu"]
 
 # Decoding is a share of the frozen backbone's tokens per second, the others are costs over the frozen backbone's.
 TARGETS = {"prefill": 1.03, "decode": 0.95, "decode_graphs": 0.95, "memory": 1.01}
@@ -59,15 +59,13 @@ def random_backbone(shape: dict[str, Any], device: torch.device) -> PreTrainedMo
 @torch.no_grad()
 def measure_prompt(frozen: PreTrainedModel, tokens: int, steps: int, rounds: int) -> dict[str, float]:
     """Return the ratios for one prompt length; graphs and memory are measured on a GPU only."""
-    model = with_memory(frozen, ADAPTERS["tsw"])
-    vocabulary = int(frozen.config.vocab_size)
+    vocabulary, on_gpu = int(frozen.config.vocab_size), frozen.device.type == "cuda"
     prompt = random_ids(1, tokens, vocabulary).to(str(frozen.device))
     following = list(torch.split(random_ids(1, steps, vocabulary).to(str(frozen.device)), 1, dim=1))
 
     def compare(first: Callable[[], object], second: Callable[[], object]) -> float:
-        return median_ratios(take_turns({"frozen": first, "memory": second}, rounds, clock=_synchronised), "frozen")[
-            "memory"
-        ]
+        seconds = take_turns({"frozen": first, "memory": second}, rounds, clock=synchronised)
+        return median_ratios(seconds, "frozen")["memory"]
 
     def frozen_prefill() -> object:
         return frozen(input_ids=prompt, logits_to_keep=1)
@@ -75,26 +73,27 @@ def measure_prompt(frozen: PreTrainedModel, tokens: int, steps: int, rounds: int
     def memory_prefill() -> object:
         return model(prompt, logits_to_keep=1)
 
-    ratios = {"prefill": compare(frozen_prefill, memory_prefill)}
+    ratios: dict[str, float] = {}
+    # The peaks come first, the frozen one before there is an adapter: whatever else lay there would count as theirs.
+    frozen_peak = _peak(frozen_prefill) if on_gpu else 0
+    model = with_memory(frozen, ADAPTERS["tsw"])
+    if on_gpu:
+        ratios["memory"] = _peak(memory_prefill) / frozen_peak
+    ratios["prefill"] = compare(frozen_prefill, memory_prefill)
     bursts, memory_bursts = _frozen_steps(frozen, prompt, following), _memory_steps(model, prompt, following)
     ratios["decode"] = 1 / compare(lambda: next(bursts), lambda: next(memory_bursts))
-    if frozen.device.type == "cuda":
+    if on_gpu:
         room = (rounds + 2) * steps
         frozen_graph, memory_graph = (
-            _captured(one, steps) for one in (_frozen_step(frozen, prompt, room), _memory_step(model, prompt, room))
+            captured(one, steps) for one in (_frozen_step(frozen, prompt, room), _memory_step(model, prompt, room))
         )
         ratios["decode_graphs"] = 1 / compare(frozen_graph, memory_graph)
-        ratios["memory"] = _peak(memory_prefill) / _peak(frozen_prefill)
     return ratios
 
 
-def _synchronised() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def _peak(run: Callable[[], object]) -> int:
+    run()  # what a first run leaves behind, such as the workspaces of matrix products, is not the prompt's
+    gc.collect()
     torch.cuda.reset_peak_memory_stats()
     run()
     return torch.cuda.max_memory_allocated()
@@ -144,7 +143,7 @@ def _memory_step(model: MemoryModel, prompt: Tensor, room: int) -> Callable[[], 
     return step
 
 
-def _captured(step: Callable[[], None], steps: int) -> Callable[[], None]:
+def captured(step: Callable[[], None], steps: int) -> Callable[[], None]:
     """Capture a step as a CUDA graph, and give a call that replays it `steps` times."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
@@ -156,8 +155,10 @@ def _captured(step: Callable[[], None], steps: int) -> Callable[[], None]:
     with torch.cuda.graph(graph):
         step()
 
+    kept = graph, step  # a graph works on the tensors of its step, and does not keep them alive
+
     def replay() -> None:
         for _ in range(steps):
-            graph.replay()
+            kept[0].replay()
 
     return replay

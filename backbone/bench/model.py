@@ -1,13 +1,14 @@
 """Measure prefill and decoding of any model with its adapter."""
 
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from backbone.adapter.model import MemoryModel
+from backbone.bench.case import random_ids
+from backbone.bench.timing import Clock, synchronised, take_turns
 
 __all__ = ["Overhead", "decode_overhead", "measure", "prefill_overhead"]
 
@@ -27,35 +28,49 @@ class Overhead:
         return self.memory_seconds / self.frozen_seconds
 
 
-def prefill_overhead(model: MemoryModel, *, tokens: int = 4096, repeats: int = 5) -> Overhead:
+@torch.no_grad()
+def prefill_overhead(
+    model: MemoryModel, *, tokens: int = 4096, repeats: int = 5, clock: Clock = synchronised
+) -> Overhead:
     """Time one pass over a random prompt of `tokens` tokens, logits of the last position only."""
-    ids = _random_ids(model, tokens)
+    ids = _ids(model, tokens)
 
-    def frozen() -> None:
-        model.backbone(input_ids=ids, logits_to_keep=1)
+    def frozen() -> object:
+        return model.backbone(input_ids=ids, logits_to_keep=1)
 
-    def with_memory() -> None:
-        model(ids, memory=model.empty_memory(), logits_to_keep=1)
+    def with_memory() -> object:
+        return model(ids, memory=model.empty_memory(), logits_to_keep=1)
 
-    return Overhead("prefill", tokens, *_alternate(frozen, with_memory, repeats))
+    return _overhead("prefill", tokens, frozen, with_memory, repeats, clock)
 
 
-def decode_overhead(model: MemoryModel, *, tokens: int = 64, context: int = 256, repeats: int = 5) -> Overhead:
-    """Time `tokens` single steps after a random prompt of `context` tokens, the tokens being given."""
-    prompt, following = _random_ids(model, context), _random_ids(model, tokens)
-    steps = [following[:, at : at + 1] for at in range(tokens)]
+@torch.no_grad()
+def decode_overhead(
+    model: MemoryModel, *, tokens: int = 64, context: int = 256, repeats: int = 5, clock: Clock = synchronised
+) -> Overhead:
+    """Time `tokens` single steps after a random prompt of `context` tokens, the tokens being given.
 
-    def frozen() -> None:
+    Each repeat goes on from the one before, with a longer cache.
+    """
+    prompt, steps = _ids(model, context), torch.split(_ids(model, tokens), 1, dim=1)
+
+    def frozen() -> Iterator[None]:
         past = model.backbone(input_ids=prompt, logits_to_keep=1).past_key_values
-        for step in steps:
-            past = model.backbone(input_ids=step, past_key_values=past).past_key_values
+        while True:
+            for step in steps:
+                past = model.backbone(input_ids=step, past_key_values=past).past_key_values
+            yield
 
-    def with_memory() -> None:
+    def with_memory() -> Iterator[None]:
         out = model(prompt, memory=model.empty_memory(), logits_to_keep=1)
-        for step in steps:
-            out = model(step, past_key_values=out.past_key_values, memory=out.memory)
+        while True:
+            for step in steps:
+                out = model(step, past_key_values=out.past_key_values, memory=out.memory)
+            yield
 
-    return Overhead("decode", tokens, *_alternate(frozen, with_memory, repeats))
+    # The prompt is read in the first run of each, which is not timed.
+    first, second = frozen(), with_memory()
+    return _overhead("decode", tokens, lambda: next(first), lambda: next(second), repeats, clock)
 
 
 def measure(model: MemoryModel, *, tokens: int = 4096, repeats: int = 5) -> list[Overhead]:
@@ -66,24 +81,13 @@ def measure(model: MemoryModel, *, tokens: int = 4096, repeats: int = 5) -> list
     ]
 
 
-def _random_ids(model: MemoryModel, tokens: int) -> torch.Tensor:
-    """Return [1, tokens] token ids from a fixed seed; the content does not change the cost."""
-    generator = torch.Generator().manual_seed(0)
+def _ids(model: MemoryModel, tokens: int) -> torch.Tensor:
     vocabulary = int(model.backbone.config.get_text_config().vocab_size)
-    return torch.randint(0, vocabulary, (1, tokens), generator=generator).to(str(model.backbone.device))
+    return random_ids(1, tokens, vocabulary).to(str(model.backbone.device))
 
 
-@torch.no_grad()
-def _alternate(first: Callable[[], None], second: Callable[[], None], repeats: int) -> tuple[float, float]:
-    """Return the median seconds of both, run in turns so that a change of the machine's load meets both."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    first()
-    second()
-    for _ in range(repeats):
-        for run, times in zip((first, second), seconds, strict=True):
-            begin = time.perf_counter()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - begin)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+def _overhead(
+    what: str, tokens: int, frozen: Callable[[], object], memory: Callable[[], object], repeats: int, clock: Clock
+) -> Overhead:
+    seconds = take_turns({"frozen": frozen, "memory": memory}, repeats, clock=clock)
+    return Overhead(what, tokens, statistics.median(seconds["frozen"]), statistics.median(seconds["memory"]))

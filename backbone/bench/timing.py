@@ -4,9 +4,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Clock", "median_ratios", "take_turns"]
+import torch
+
+__all__ = ["Clock", "median_ratios", "synchronised", "take_turns"]
 
 Clock = Callable[[], float]
+
+
+def synchronised() -> float:
+    """Give the wall clock's seconds, once the GPU, where there is one, has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def take_turns(

@@ -1,14 +1,23 @@
 """Run the backbone's benchmark at its smallest."""
 
 import json
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from backbone import DeltaMemConfig, attach_memory
 from backbone.bench.__main__ import main
 from backbone.bench.cpu import RATIOS
-from backbone.bench.gpu import QWEN3_4B, measure_prompt, random_backbone
+from backbone.bench.gpu import QWEN3_4B, captured, measure_prompt, random_backbone
+from backbone.bench.model import decode_overhead, prefill_overhead
 from backbone.bench.timing import median_ratios, take_turns
+
+SMALL = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", [["--json"], []])
@@ -19,10 +28,28 @@ def test_overhead_is_printed(capsys: pytest.CaptureFixture[str], form: list[str]
     if form:
         results = json.loads(out)
         assert [result["what"] for result in results] == ["prefill", "decode"]
-        assert all(result["ratio"] == result["memory_seconds"] / result["frozen_seconds"] for result in results)
+        assert [result["tokens"] for result in results] == [64, 1]
+        assert all(result["ratio"] > 0 for result in results)
     else:
         assert out.startswith("prefill of 64 tokens: frozen ")
         assert out.count("ratio") == 2
+
+
+def test_what_is_timed_is_what_the_measurement_names() -> None:
+    """By a clock that counts the tokens that were read, prefill takes those of its prompt, and decoding its steps."""
+    frozen = random_backbone(QWEN3_4B | SMALL, torch.device("cpu"))
+    model = attach_memory(frozen, DeltaMemConfig(rank=4), seed=0)
+    read = 0
+
+    def note(_: object, __: object, given: dict[str, torch.Tensor]) -> None:
+        nonlocal read
+        read += given["input_ids"].shape[1]
+
+    frozen.register_forward_pre_hook(note, with_kwargs=True)
+    prefill = prefill_overhead(model, tokens=6, repeats=2, clock=lambda: float(read))
+    decode = decode_overhead(model, tokens=5, context=7, repeats=2, clock=lambda: float(read))
+    assert (prefill.frozen_seconds, prefill.memory_seconds, prefill.ratio) == (6.0, 6.0, 1.0)
+    assert (decode.frozen_seconds, decode.memory_seconds, decode.ratio) == (5.0, 5.0, 1.0)
 
 
 def test_every_ratio_of_the_fixed_case_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,10 +85,29 @@ def test_no_gpu_is_said_plainly() -> None:
 
 def test_what_runs_on_a_gpu_runs_without_one() -> None:
     """Prefill and decoding are compared wherever the model is, in bfloat16 and a small shape."""
-    small = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    frozen = random_backbone(QWEN3_4B | small | heads, torch.device("cpu"))
+    frozen = random_backbone(QWEN3_4B | SMALL, torch.device("cpu"))
     assert frozen.dtype == torch.bfloat16
     ratios = measure_prompt(frozen, tokens=20, steps=3, rounds=1)
     assert ratios.keys() == {"prefill", "decode"}
     assert all(0.01 < ratio < 100 for ratio in ratios.values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_graph_keeps_what_it_works_on() -> None:
+    """The tensors of a captured step live for as long as it can be replayed."""
+
+    def counting() -> tuple[Callable[[], None], weakref.ref[torch.Tensor]]:
+        counter = torch.zeros(1, device="cuda")
+
+        def step() -> None:
+            counter.add_(1)
+
+        return step, weakref.ref(counter)
+
+    step, counter = counting()
+    replay = captured(step, 4)
+    del step
+    replay()
+    kept = counter()
+    assert kept is not None
+    assert kept.item() == 3 + 4
