@@ -70,7 +70,9 @@ def read_snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def _open_sqlite(url: URL, path: Path) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False})
+    # Errors name no parameters: they are texts, and errors are logged.
+    arguments = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    engine = create_engine(url, connect_args=arguments, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     # Two processes that switch one new file to WAL at once get "database is locked" whatever the timeout.
@@ -101,7 +103,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _open_postgres(url: URL) -> Engine:
     try:
-        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError(
             f'a postgresql:// archive needs an extra: pip install "deltamem-agents[postgres]" ({error})'

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 from sqlalchemy import event
+from sqlalchemy import text as sql
 
 from deltamem_agents import HybridMemory, MemoryStore
 from deltamem_agents.archive.errors import ArchiveError
@@ -49,6 +50,19 @@ def test_a_refused_write_is_tried_again(hybrid: HybridMemory, caplog: pytest.Log
     assert texts(hybrid) == {message.text for message in SAID}
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "disk full" in caplog.text
+
+
+def test_no_text_is_in_what_is_logged_about_a_database(hybrid: HybridMemory, caplog: pytest.LogCaptureFixture) -> None:
+    """An error of the database names its statement and no value in it."""
+    with hybrid.store.engine.begin() as connection:
+        full = "CREATE TRIGGER full BEFORE INSERT ON archive_records BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        connection.execute(sql(full))
+    hybrid.archive(SAID, "t")
+    with pytest.raises(ArchiveError, match="the disk is full") as raised:
+        hybrid.flush()
+    for told in (caplog.text, str(raised.value)):
+        assert "INSERT INTO archive_records" in told
+        assert "4711" not in told
 
 
 def test_what_is_refused_for_good_is_raised_and_handed_over_again(hybrid: HybridMemory) -> None:
