@@ -1,4 +1,4 @@
-"""Approve and reject what waits in quarantine, inside a transaction that the caller has begun."""
+"""Put records into quarantine, and approve and reject them, inside a transaction that the caller has begun."""
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
@@ -10,7 +10,7 @@ from deltamem_agents.audit import AuditEvent, append, append_all
 from deltamem_agents.audit.log import namespace_of
 from deltamem_agents.policy.trust import QUARANTINED
 
-__all__ = ["approve", "reject"]
+__all__ = ["approve", "quarantine", "reject"]
 
 
 def approve(connection: Connection, namespace: str, record_id: str, event: AuditEvent) -> Record:
@@ -19,13 +19,15 @@ def approve(connection: Connection, namespace: str, record_id: str, event: Audit
     Raises RecordNotFoundError if the namespace has no such record in quarantine.
     """
     row = _waiting(connection, namespace, record_id)
-    tags = [tag for tag in row["tags"] if tag != QUARANTINED]
-    change = records.update().where(records.c.id == record_id).values(tags=tags).returning(records)
-    record = Record.from_row(connection.execute(change).mappings().one())
-    facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
-    detail = {**event.detail, "message": record.message_id, "trust": record.trust.name.lower()}
-    append(connection, record.namespace, event.model_copy(update={**facts, "detail": detail}))
-    return record
+    return _tag(connection, row, [tag for tag in row["tags"] if tag != QUARANTINED], event)
+
+
+def quarantine(connection: Connection, namespace: str, record_id: str, event: AuditEvent) -> Record | None:
+    """Put a record into quarantine; return it, or None if it is there already or the namespace does not hold it."""
+    row = _locked(connection, namespace, record_id)
+    if row is None or QUARANTINED in row["tags"]:
+        return None
+    return _tag(connection, row, [*row["tags"], QUARANTINED], event)
 
 
 def reject(connection: Connection, namespace: str, record_id: str, event: AuditEvent) -> int:
@@ -47,9 +49,23 @@ def reject(connection: Connection, namespace: str, record_id: str, event: AuditE
     return gone
 
 
-def _waiting(connection: Connection, namespace: str, record_id: str) -> RowMapping:
+def _tag(connection: Connection, row: RowMapping, tags: list[str], event: AuditEvent) -> Record:
+    """Give a record these tags, and log the event about it."""
+    change = records.update().where(records.c.id == row["id"]).values(tags=tags).returning(records)
+    record = Record.from_row(connection.execute(change).mappings().one())
+    facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
+    detail = {**event.detail, "message": record.message_id, "trust": record.trust.name.lower()}
+    append(connection, record.namespace, event.model_copy(update={**facts, "detail": detail}))
+    return record
+
+
+def _locked(connection: Connection, namespace: str, record_id: str) -> RowMapping | None:
     mine = (records.c.namespace == namespace) & (records.c.id == record_id)
-    row = connection.execute(select(records).where(mine).with_for_update()).mappings().one_or_none()
+    return connection.execute(select(records).where(mine).with_for_update()).mappings().one_or_none()
+
+
+def _waiting(connection: Connection, namespace: str, record_id: str) -> RowMapping:
+    row = _locked(connection, namespace, record_id)
     if row is None or QUARANTINED not in row["tags"]:
         raise RecordNotFoundError(f"the namespace holds no record {record_id!r} in quarantine")
     return row

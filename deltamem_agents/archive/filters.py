@@ -1,9 +1,10 @@
 """Choose records by what is known of them; a filter can only narrow a namespace, never leave it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, and_, cast, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, cast, false, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from deltamem_agents.archive.errors import RecordInvalidError
@@ -19,7 +20,8 @@ class RecordFilter:
     """Say which records are meant; what is None or empty asks for nothing.
 
     thread, source, role: exactly these. tags: all of them. min_trust: this or more. since, until: when the text was
-    said, both ends included. as_of: the versions that were in force at that time, instead of the newest ones.
+    said, both ends included. as_of: the versions that were in force at that time, instead of the newest ones. allowed:
+    for source, role, thread, tags or trust, the values of which a record has one; trust is "low", "medium" or "high".
     """
 
     thread: str | None = None
@@ -30,6 +32,7 @@ class RecordFilter:
     since: datetime | None = None
     until: datetime | None = None
     as_of: datetime | None = None
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what in ("since", "until", "as_of"):
@@ -52,6 +55,7 @@ class RecordFilter:
         if self.until is not None:
             conditions.append(column.created <= self.until)
         conditions += [_tagged(tag, dialect) for tag in self.tags]
+        conditions += [_one_of(name, values, dialect) for name, values in self.allowed.items()]
         return and_(*conditions, self._in_force())
 
     def findable(self, namespace: str, dialect: str) -> ColumnElement[bool]:
@@ -64,6 +68,15 @@ class RecordFilter:
             return records.c.superseded_by.is_(None)
         replaced_later = or_(records.c.superseded_at.is_(None), records.c.superseded_at > self.as_of)
         return and_(records.c.created <= self.as_of, replaced_later)
+
+
+def _one_of(name: str, values: frozenset[str], dialect: str) -> ColumnElement[bool]:
+    """Return the SQL for records that have one of these values; a name that records do not have lets none through."""
+    if name == "tags":
+        return or_(false(), *(_tagged(tag, dialect) for tag in sorted(values)))
+    if name == "trust":
+        return records.c.trust.in_([int(level) for level in Trust if level.name.lower() in values])
+    return records.c[name].in_(sorted(values)) if name in {"source", "role", "thread"} else false()
 
 
 def _tagged(tag: str, dialect: str) -> ColumnElement[bool]:

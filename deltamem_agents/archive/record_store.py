@@ -10,7 +10,7 @@ from typing import Self
 from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
 
 from deltamem_agents.archive import writes
-from deltamem_agents.archive.approval import approve, reject
+from deltamem_agents.archive.approval import approve, quarantine, reject
 from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, rejections, unlogged
@@ -149,6 +149,11 @@ class RecordStore:
         with self._engine.begin() as connection:
             gone = writes.delete_where(connection, records.c.expires <= datetime.now(UTC), EXPIRED)
         return self._erased(gone)
+
+    def quarantine(self, namespace: Namespace, record_id: str, event: AuditEvent) -> bool:
+        """Keep a record from being found until it is approved, and log the event; return False if it is so already."""
+        with self._engine.begin() as connection:
+            return quarantine(connection, namespace_key(namespace), record_id, event) is not None
 
     def approve(self, namespace: Namespace, record_id: str, *, actor: str, reason: str = "approved") -> Record:
         """Let a record out of quarantine, so that it can be found and shown; its trust stays as low as it was.
