@@ -74,6 +74,7 @@ class Target:
     places: tuple[tuple[str, str], ...] = ()
     archived: bool = False
     detached: bool = False
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

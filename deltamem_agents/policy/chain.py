@@ -1,63 +1,19 @@
 """Ask policies in order, keep the strictest decision, and fail closed."""
 
 import asyncio
-import contextvars
 import dataclasses
 import inspect
-import logging
-import threading
-from collections.abc import Awaitable, Generator, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVar, cast
+from typing import TypeVar, cast
 
 from backbone import ConfigError
-from deltamem_agents.policy.decisions import Decision, Forget, Present, Retain, Retrieve, redacted, strictest
+from deltamem_agents.policy.asking import Question, in_thread
+from deltamem_agents.policy.decisions import Decision, Forget, Present, Retain, Retrieve, Trust, redacted, strictest
 from deltamem_agents.policy.hooks import MemoryPolicy, PolicyContext, PolicyMessage, RecordLike, Signals
 
 __all__ = ["PolicyChain"]
-
-_log = logging.getLogger(__name__)
-
-_CLOSED: Final[dict[str, Decision]] = {
-    "retain": Retain(working=False, archive=False, reason="not written"),
-    "retrieve": Retrieve(allowed=False, reason="nothing found"),
-    "present": Present(action="withhold", reason="not shown"),
-    "forget": Forget(action="keep", reason="not erased"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """One hook of one policy, about to be called."""
-
-    policy: MemoryPolicy
-    hook: str
-    arguments: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        return self.policy.name or type(self.policy).__name__
-
-    def call(self) -> Any:
-        return getattr(self.policy, self.hook)(*self.arguments)
-
-    def answered(self, answer: object) -> Decision:
-        """Return a policy's answer under its name; raises TypeError if it is no decision of this hook."""
-        wanted = type(_CLOSED[self.hook])
-        if not isinstance(answer, wanted):
-            raise TypeError(f"{self.hook} must return {wanted.__name__}, got {type(answer).__name__}")
-        if isinstance(answer, (Retain, Present)):
-            redacted(self.arguments[0].text, answer.redactions)
-        return answer.model_copy(update={"policy": self.name, "version": self.policy.version, "parts": ()})
-
-    def failed(self, error: BaseException) -> Decision:
-        """Return the strictest decision; neither it nor the log has the error's message, which may quote the text."""
-        _log.warning("policy %s failed in %s: %s; failing closed", self.name, self.hook, type(error).__name__)
-        closed = _CLOSED[self.hook]
-        reason = f"{closed.reason}: {self.name} failed with {type(error).__name__}"
-        return closed.model_copy(update={"reason": reason, "policy": self.name, "version": self.policy.version})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +43,14 @@ class _Masked:
     def created(self) -> datetime:
         return self.record.created
 
+    @property
+    def expires(self) -> datetime | None:
+        return self.record.expires
+
 
 D = TypeVar("D", bound=Decision)
 # Yields the hooks to call, is sent their decisions, and returns the composed one.
-Steps = Generator[_Question, Decision, D]
+Steps = Generator[Question, Decision, D]
 
 
 class PolicyChain:
@@ -127,7 +87,7 @@ class PolicyChain:
         return await self._arun(self._retain(message, signals or Signals()))
 
     def retrieve(self, query: str, context: PolicyContext | None = None) -> Retrieve:
-        """Decide about a search."""
+        """Decide about a search; `query` of the decision is set if it was redacted."""
         return self._run(self._retrieve(query, context or PolicyContext()))
 
     async def aretrieve(self, query: str, context: PolicyContext | None = None) -> Retrieve:
@@ -154,16 +114,22 @@ class PolicyChain:
         decisions: list[Retain] = []
         seen = message
         for policy in self.policies:
-            decisions.append(cast("Retain", (yield _Question(policy, "retain", (seen, signals)))))
-            seen = dataclasses.replace(seen, text=redacted(seen.text, decisions[-1].redactions))
-        decision = strictest(decisions or [Retain(reason="no policy")])
-        return decision if seen.text == message.text else decision.model_copy(update={"text": seen.text})
+            decision = cast("Retain", (yield Question(policy, "retain", (seen, signals))))
+            decisions.append(decision)
+            tags = tuple(dict.fromkeys((*seen.tags, *decision.tags)))
+            seen = dataclasses.replace(seen, text=redacted(seen.text, decision.redactions), tags=tags)
+        composed = strictest(decisions or [Retain(reason="no policy")])
+        if message.trust < Trust.HIGH:
+            # Whatever the policies say, what was made from something is trusted no more than that.
+            lowest = message.trust if composed.trust is None else min(message.trust, composed.trust)
+            composed = composed.model_copy(update={"trust": lowest})
+        return composed if seen.text == message.text else composed.model_copy(update={"text": seen.text})
 
     def _present(self, record: RecordLike, context: PolicyContext) -> Steps[Present]:
         decisions: list[Present] = []
         seen = record
         for policy in self.policies:
-            decision = cast("Present", (yield _Question(policy, "present", (seen, context))))
+            decision = cast("Present", (yield Question(policy, "present", (seen, context))))
             if decision.redactions:
                 seen = _Masked(record, redacted(seen.text, decision.redactions))
                 decision = decision.model_copy(update={"action": "mask"}) if decision.action == "show" else decision
@@ -172,19 +138,20 @@ class PolicyChain:
         return composed if seen is record else composed.model_copy(update={"text": seen.text})
 
     def _retrieve(self, query: str, context: PolicyContext) -> Steps[Retrieve]:
-        decisions = yield from self._every("retrieve", query, context)
-        return cast("Retrieve", strictest(decisions or [Retrieve(reason="no policy")]))
+        decisions: list[Retrieve] = []
+        seen = query
+        for policy in self.policies:
+            decisions.append(cast("Retrieve", (yield Question(policy, "retrieve", (seen, context)))))
+            seen = redacted(seen, decisions[-1].redactions)
+        composed = strictest(decisions or [Retrieve(reason="no policy")])
+        return composed if seen == query else composed.model_copy(update={"query": seen})
 
     def _forget(self, record: RecordLike, context: PolicyContext) -> Steps[Forget]:
-        decisions = yield from self._every("forget", record, context)
-        return cast("Forget", strictest(decisions or [Forget(reason="no policy")]))
-
-    def _every(self, hook: str, *arguments: object) -> Generator[_Question, Decision, list[Decision]]:
-        decisions: list[Decision] = []
+        decisions: list[Forget] = []
         for policy in self.policies:
-            decision = yield _Question(policy, hook, arguments)
-            decisions.append(decision)
-        return decisions
+            decision = yield Question(policy, "forget", (record, context))
+            decisions.append(cast("Forget", decision))
+        return strictest(decisions or [Forget(reason="no policy")])
 
     def _run(self, steps: Steps[D]) -> D:
         try:
@@ -202,42 +169,21 @@ class PolicyChain:
         except StopIteration as done:
             return cast("D", done.value)
 
-    def _ask(self, question: _Question) -> Decision:
+    def _ask(self, question: Question) -> Decision:
         try:
             if self.timeout is None and not inspect.iscoroutinefunction(getattr(question.policy, question.hook)):
                 return question.answered(question.call())
-            return question.answered(_in_thread(question).result(self.timeout))
+            return question.answered(in_thread(question).result(self.timeout))
         except Exception as error:
             return question.failed(error)
 
-    async def _aask(self, question: _Question) -> Decision:
+    async def _aask(self, question: Question) -> Decision:
         try:
             if inspect.iscoroutinefunction(getattr(question.policy, question.hook)):
                 return question.answered(await asyncio.wait_for(question.call(), self.timeout))
             if self.timeout is None:
                 return question.answered(question.call())
-            answer = asyncio.wrap_future(_in_thread(question))
+            answer = asyncio.wrap_future(in_thread(question))
             return question.answered(await asyncio.wait_for(answer, self.timeout))
         except Exception as error:
             return question.failed(error)
-
-
-def _in_thread(question: _Question) -> "Future[Any]":
-    """Call a hook in a thread of its own: one that hangs holds up neither the caller nor the end of the program."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            answer = context.run(question.call)
-            future.set_result(asyncio.run(_awaited(answer)) if inspect.isawaitable(answer) else answer)
-        except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
-
-    threading.Thread(target=work, name=f"policy-{question.name}", daemon=True).start()
-    return future
-
-
-async def _awaited(answer: Awaitable[Any]) -> Any:
-    return await answer

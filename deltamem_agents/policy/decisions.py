@@ -93,14 +93,18 @@ class Retain(Decision):
 class Retrieve(Decision):
     """Decide about a search.
 
-    allowed: may it run? filters: for a field of the record (source, tags, trust), the values that it may have.
-    k: most records; budget: most tokens of recalled text.
+    allowed: may it run? filters: for a field of the record (source, tags, trust), the values that it may have; those of
+    trust are "low", "medium" and "high", and a field that no record has finds nothing. k: most records; budget: most
+    tokens of recalled text. redactions: what is replaced in the query before it is embedded, searched or traced.
+    query: the query after all redactions, where a chain changed it.
     """
 
     allowed: bool = True
     filters: Mapping[str, frozenset[str]] = Field(default_factory=dict)
     k: PositiveInt | None = None
     budget: PositiveInt | None = None
+    redactions: tuple[RedactedSpan, ...] = ()
+    query: str | None = None
 
 
 class Present(Decision):
@@ -173,7 +177,9 @@ def joined(first: Retain, rest: Retain) -> Retain:
     parts = [part for whole in (first, rest) for part in whole.parts or (whole,)]
     together = strictest([part for part in parts if isinstance(part, Retain)])
     text = first.text if rest.text is None else rest.text
-    return together.model_copy(update={"text": text})
+    # The trust is that of the wholes, which what the message was made from has lowered too.
+    trust = _least([first.trust, rest.trust])
+    return together.model_copy(update={"text": text, "trust": None if trust is None else Trust(trust)})
 
 
 def _strictest_retain(decisions: Sequence[Retain]) -> Mapping[str, object]:
@@ -199,6 +205,7 @@ def _strictest_retrieve(decisions: Sequence[Retrieve]) -> Mapping[str, object]:
     return {
         "allowed": all(d.allowed for d in decisions),
         "filters": filters,
+        "redactions": (),
         "k": _least([d.k for d in decisions]),
         "budget": _least([d.budget for d in decisions]),
     }

@@ -41,7 +41,11 @@ class RecordLike(Protocol):
 
     @property
     def created(self) -> datetime:
-        """Say when it was stored; aware."""
+        """Say when it was said; aware."""
+
+    @property
+    def expires(self) -> datetime | None:
+        """Say when its time is over; aware, None is never or not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class PolicyContext:
     """Say in which run a hook is called.
 
     namespace: whose memory it is. thread: the conversation, if there is one. now: aware, UTC. run: the graph's run
-    context or metadata. records, bytes: what the namespace has stored, where it is known.
+    context; empty outside a graph. records: how many the namespace holds, where room is made for a budget.
     """
 
     namespace: tuple[str, ...] = ()
@@ -57,7 +61,6 @@ class PolicyContext:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     run: Mapping[str, Any] = field(default_factory=dict)
     records: int | None = None
-    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

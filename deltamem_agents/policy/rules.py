@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from deltamem_agents.policy.decisions import Forget, Present, RedactedSpan, Retain
+from deltamem_agents.policy.decisions import Forget, Present, RedactedSpan, Retain, Retrieve
 from deltamem_agents.policy.hooks import MemoryPolicy, PolicyContext, PolicyMessage, RecordLike, Signals
 from deltamem_agents.policy.secrets import redact_secrets
 
@@ -41,6 +41,11 @@ class Secrets(Rule):
         """Redact the message."""
         spans = _secret_spans(message.text)
         return Retain(redactions=spans, reason=_found(spans))
+
+    def retrieve(self, query: str, context: PolicyContext) -> Retrieve:  # noqa: ARG002
+        """Redact the query, which may go to a provider of embeddings."""
+        spans = _secret_spans(query)
+        return Retrieve(redactions=spans, reason=_found(spans))
 
     def present(self, record: RecordLike, context: PolicyContext) -> Present:  # noqa: ARG002
         """Mask what an older rule let through."""
@@ -81,9 +86,10 @@ class TimeToLive(Rule):
         return Retain(ttl=ttl, decay=self.decay, reason=reason)
 
     def present(self, record: RecordLike, context: PolicyContext) -> Present:
-        """Withhold a record whose time is over, should it still be there."""
+        """Withhold a record whose time is over, should it still be there; a text said again lives longer."""
         ttl = self._ttl(record.source, record.tags)
-        if ttl is not None and context.now - record.created > ttl:
+        expires = record.created + ttl if record.expires is None and ttl is not None else record.expires
+        if expires is not None and context.now > expires:
             return Present(action="withhold", reason="expired")
         return Present(reason="not expired")
 
@@ -158,6 +164,11 @@ class PersonalData(Rule):
         """Redact the message."""
         spans = self._spans(message.text)
         return Retain(redactions=spans, reason=_found(spans))
+
+    def retrieve(self, query: str, context: PolicyContext) -> Retrieve:  # noqa: ARG002
+        """Redact the query."""
+        spans = self._spans(query)
+        return Retrieve(redactions=spans, reason=_found(spans))
 
     def present(self, record: RecordLike, context: PolicyContext) -> Present:  # noqa: ARG002
         """Mask what an older rule let through."""

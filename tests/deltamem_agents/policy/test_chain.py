@@ -47,6 +47,7 @@ class Stored:
     trust: Trust = Trust.HIGH
     tags: tuple[str, ...] = ()
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    expires: datetime | None = None
 
 
 class Fixed(MemoryPolicy):

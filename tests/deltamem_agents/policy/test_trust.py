@@ -72,6 +72,7 @@ class Stored:
     source: str = "web"
     trust: Trust = Trust.LOW
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    expires: datetime | None = None
 
 
 @pytest.mark.parametrize("source", ["tool:read_file", "web", "import", "somewhere else"])
@@ -107,12 +108,12 @@ def test_what_the_user_says_is_not_quarantined(text: str) -> None:
     assert (decision.quarantine, decision.working, decision.trust) == (False, True, Trust.HIGH)
 
 
-def test_derived_text_inherits_the_lowest_trust() -> None:
-    """A summary by the agent of a page from the web is as untrusted as the page."""
-    derived = lowest_trust([Trust.HIGH, Trust.LOW])
-    decision = CHAIN.retain(PolicyMessage(POISONS[2], "agent", trust=derived))
-    assert (decision.quarantine, decision.trust) == (True, Trust.LOW)
-    assert not CHAIN.retain(PolicyMessage(POISONS[2], "agent", trust=lowest_trust([]))).quarantine
+def test_no_policy_can_raise_the_trust_of_what_was_derived() -> None:
+    """A chain caps the trust of a message by that of what it was made from, whatever its policies say."""
+    for policies in ([], [Roles()], [SourceTrust(levels={"*": Trust.HIGH})]):
+        made = PolicyMessage("The port is 8443.", "agent", trust=lowest_trust([Trust.HIGH, Trust.LOW]))
+        assert PolicyChain(policies, timeout=None).retain(made).trust == Trust.LOW
+    assert PolicyChain([], timeout=None).retain(PolicyMessage("text", trust=lowest_trust([]))).trust is None
 
 
 def test_levels_can_be_chosen() -> None:
