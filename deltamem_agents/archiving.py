@@ -4,31 +4,32 @@ import contextvars
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import BaseMessage
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.records import Namespace, Trust, content_hash
+from deltamem_agents.archive.records import Namespace, content_hash
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.audited import Place, current_place, refused, retained
+from deltamem_agents.audited import refused, retained
 from deltamem_agents.budget import keep_within_budget
-from deltamem_agents.messages import RECALLED_KEY, is_written
-from deltamem_agents.policy import Retain, describe, lowest_trust
-from deltamem_agents.policy.trust import QUARANTINED
+from deltamem_agents.lineage import Lineage
+from deltamem_agents.policy import Retain
+from deltamem_agents.recording import decide, to_record
 from deltamem_agents.retention import Retention
+from deltamem_agents.running import Place, current_place
 from deltamem_agents.tracing import observed
 
-__all__ = ["ArchiveWriter", "decide", "derived", "to_record"]
+__all__ = ["ArchiveWriter"]
 
 # What a database that is down, locked or full raises: worth another try, unlike what is wrong with a message.
 _PASSING_FAULTS = (SQLAlchemyError, OSError)
@@ -38,63 +39,6 @@ _ATTEMPTS = 4  # with pauses of 0.1, 0.4 and 1.6 seconds between them
 _log = logging.getLogger(__name__)
 _THREAD = "deltamem-archive"
 _PATIENCE = 10.0  # seconds
-
-
-def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRecord | None:
-    """Describe a message as the archive keeps it, or return None for what is never archived.
-
-    Never archived: system messages, messages without text, and what the archive itself has given (marked as not to be
-    written). Tool results are trusted less than what people and the agent say. Raises RecordInvalidError for text that
-    SQL cannot store.
-    """
-    text = message.text
-    if not text.strip() or not is_written(message):
-        return None
-    if isinstance(message, ToolMessage):
-        role, source, trust = "tool", f"tool:{message.name or 'unknown'}", Trust.LOW
-    elif isinstance(message, AIMessage):
-        role, source, trust = "assistant", "agent", Trust.MEDIUM
-    elif isinstance(message, HumanMessage):
-        role, source, trust = "user", "user", Trust.MEDIUM
-    else:
-        return None
-    named = thread is not None and message.id is not None
-    return NewRecord(
-        text,
-        thread=thread if named else None,
-        message_id=message.id if named else None,
-        role=role,
-        source=source,
-        trust=trust,
-        created=said,
-    )
-
-
-def decide(
-    retention: Retention, new: NewRecord, message: BaseMessage, thread: str | None
-) -> tuple[NewRecord | None, Retain]:
-    """Return a record as the policies let it into the archive, None if they do not, and what they decided."""
-    decision = retention.decision(dataclasses.replace(describe(message), trust=new.trust), thread)
-    if not decision.archive:
-        return None, decision
-    trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
-    held = (QUARANTINED,) if decision.quarantine else ()
-    kept = dataclasses.replace(
-        new,
-        text=new.text if decision.text is None else decision.text,
-        trust=trust,
-        tags=tuple(dict.fromkeys((*new.tags, *decision.tags, *held))),
-        ttl=decision.ttl if new.ttl is None else new.ttl,
-    )
-    return kept, decision
-
-
-def derived(records: RecordStore, namespace: Namespace, new: NewRecord, message: BaseMessage) -> NewRecord:
-    """Return the record of a reply with the lowest trust of what was recalled for it."""
-    report = message.response_metadata.get(RECALLED_KEY) or ()
-    ids = [one["id"] for one in report if one["verdict"] in {"shown", "excerpt"}]
-    found = [record for record in (records.get(namespace, one) for one in ids) if record is not None]
-    return dataclasses.replace(new, trust=lowest_trust([new.trust, *(record.trust for record in found)]))
 
 
 class ArchiveWriter:
@@ -114,14 +58,22 @@ class ArchiveWriter:
         self._lock = threading.Lock()
 
     def put(
-        self, namespace: Namespace, messages: Sequence[BaseMessage], thread: str | None, given_up: Callable[[], None]
+        self,
+        namespace: Namespace,
+        messages: Sequence[BaseMessage],
+        fresh: Collection[int],
+        thread: str | None,
+        given_up: Callable[[], None],
     ) -> None:
-        """Take messages to be archived, and return at once. given_up: called if the database refuses them for good."""
-        if not messages:
+        """Take messages of a thread, those at the places `fresh` to be archived, and return at once.
+
+        The others say what a reply may come from. given_up: called if the database refuses the fresh ones for good.
+        """
+        if not fresh:
             return
         # In the caller's context, so that a trace shows the write under the turn that led to it.
         run = contextvars.copy_context().run
-        write = partial(self._try, given_up, namespace, messages, current_place(), thread, datetime.now(UTC))
+        write = partial(self._try, given_up, namespace, messages, fresh, current_place(), thread, datetime.now(UTC))
         job: Future[None] = self._pool.submit(run, write)
         with self._lock:
             self._pending.add(job)
@@ -179,16 +131,24 @@ class ArchiveWriter:
             _log.error("messages could not be archived: %s", error)
 
     def _write(
-        self, namespace: Namespace, messages: Sequence[BaseMessage], place: Place, thread: str | None, said: datetime
+        self,
+        namespace: Namespace,
+        messages: Sequence[BaseMessage],
+        fresh: Collection[int],
+        place: Place,
+        thread: str | None,
+        said: datetime,
     ) -> None:
         records = self._store.records
         batch = _Batch(set() if thread is None else records.rejected(namespace, thread))
-        for message in messages:
+        lineage = Lineage(self._retention, thread, place.run, _in_quarantine(records, namespace, thread))
+        for at, message in enumerate(messages):
             try:
-                new = to_record(message, thread, said)
-                if new is not None:
-                    new = derived(records, namespace, new, message)
-                    batch.take(new, *decide(self._retention, new, message, thread), place.checkpoint)
+                new = to_record(message, thread, said) if at in fresh else None
+                if new is None:
+                    lineage.follow(message)
+                else:
+                    batch.take(new, *decide(lineage, new, message), place.checkpoint)
             except RecordInvalidError as error:
                 batch.invalid = error
         with observed("write") as writing:
@@ -224,6 +184,16 @@ class _Batch:
             for one, events in self.kept:
                 _add_changed(records, namespace, one, events)
         records.audit_new(namespace, self.refused)
+
+
+def _in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None) -> Callable[[str], bool]:
+    """Return what tells whether a text of a thread is in quarantine; the database is asked once, if at all."""
+
+    @cache
+    def held() -> frozenset[str]:
+        return frozenset() if thread is None else frozenset(one.hash for one in records.waiting(namespace, thread))
+
+    return lambda text: content_hash(text) in held()
 
 
 def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, events: Sequence[AuditEvent]) -> None:

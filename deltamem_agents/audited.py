@@ -2,36 +2,17 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from langgraph.runtime import get_runtime
 
 from deltamem_agents.archive.records import NewRecord, Record
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.policy import Decision, Present, Retain, Retrieve
 from deltamem_agents.recalled import Shown
+from deltamem_agents.running import current_place
 
-__all__ = ["Place", "absorbed", "current_place", "presented", "refused", "retained", "searched", "without_quotes"]
+__all__ = ["absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
 
 _QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
-
-
-class Place(NamedTuple):
-    """Name the thread and the checkpoint that a graph's node runs in; None where there is no graph."""
-
-    thread: str | None = None
-    checkpoint: str | None = None
-
-
-def current_place() -> Place:
-    """Return where the caller runs."""
-    try:
-        # A runnable that is no graph has a config and no runtime.
-        info = getattr(get_runtime(), "execution_info", None)
-    except (RuntimeError, KeyError):
-        return Place()
-    return Place() if info is None else Place(info.thread_id, info.checkpoint_id)
 
 
 def retained(new: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
@@ -92,6 +73,11 @@ def presented(record: Record, decision: Present) -> AuditEvent:
         checkpoint=place.checkpoint,
         detail={"shown": decision.action},
     )
+
+
+def held(record: Record, decision: Present) -> AuditEvent:
+    """Describe why a record that was found goes into quarantine; which one it is is filled in on writing."""
+    return _event("quarantine", decision, record.text, actor="agent", checkpoint=current_place().checkpoint)
 
 
 def absorbed(turns: Sequence[TurnReport]) -> list[AuditEvent]:

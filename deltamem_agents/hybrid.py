@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -16,18 +16,23 @@ from deltamem_agents.forgetting.forget import forget
 from deltamem_agents.forgetting.receipt import ForgetReceipt
 from deltamem_agents.forgetting.rollback import archived_since
 from deltamem_agents.forgetting.selection import Wanted
+from deltamem_agents.lineage import Lineage
 from deltamem_agents.memory_cell import memory_from
-from deltamem_agents.messages import UNWRITTEN, is_written, with_text
+from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, is_written, with_text
 from deltamem_agents.middleware import DeltaMemMiddleware
-from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, describe
-from deltamem_agents.recall_middleware import RecallMiddleware, recalled_report
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext
+from deltamem_agents.recall_middleware import RecallMiddleware, with_report
+from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD, in_window
 from deltamem_agents.reviewing import ArchiveReview
+from deltamem_agents.running import current_place
 from deltamem_agents.threads import roll_checkpoints_back
 
 __all__ = ["HybridMemory"]
 
 SEARCH_TOOL = "search_memory"
+_BLOCKS = 1_000  # of calls that have not ended
+_Call = tuple[str | None, str | None]
 
 
 class HybridMemory(ArchiveReview):
@@ -72,6 +77,7 @@ class HybridMemory(ArchiveReview):
         )
         self.checkpointer = checkpointer
         self.model = model
+        self._blocks: dict[_Call, RecalledBlock] = {}
 
     def forget(
         self,
@@ -143,26 +149,33 @@ class HybridMemory(ArchiveReview):
         def search_memory(query: str) -> tuple[str, dict[str, Any]]:
             """Search what was said in earlier conversations, and return quotes with citations."""
             block = self.recall(query)
-            return block.text or "Nothing was found.", {UNWRITTEN: True, "recalled": recalled_report(block, "")}
+            return block.text or "Nothing was found.", {UNWRITTEN: True, RECALLED_KEY: recalled_report(block, "")}
 
         return StructuredTool.from_function(search_memory, name=SEARCH_TOOL, response_format="content_and_artifact")
 
     def pre_model_hook(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Do for `create_react_agent(pre_model_hook=…)` what the middleware does before a model call."""
-        messages = state["messages"]
+        messages, thread, run = state["messages"], _thread(config), current_place().run
         # Decided here first, so that the archive's thread finds the decisions.
-        ruled = [self._ruled(message, _thread(config)) for message in messages]
-        self.archive(messages, _thread(config))
-        context = PolicyContext(self.namespace, _thread(config))
+        lineage = Lineage(self.retention, thread, run)
+        ruled = [self._ruled(message, lineage) for message in messages]
+        self.archive(messages, thread)
+        context = PolicyContext(self.namespace, thread, run=run)
         visible = in_window(ruled, memory_from(state))
-        shown, _ = self.with_recalled(ruled, in_prompt=visible, as_system=False, context=context)
+        shown, block = self.with_recalled(ruled, in_prompt=visible, as_system=False, context=context)
+        if block is not None:
+            with self._lock:
+                self._blocks[_call(messages, thread)] = RecalledBlock(None, block.passages)
+                while len(self._blocks) > _BLOCKS:
+                    del self._blocks[next(iter(self._blocks))]
         return {"llm_input_messages": shown}
 
-    def _ruled(self, message: BaseMessage, thread: str | None) -> BaseMessage:
+    def _ruled(self, message: BaseMessage, lineage: Lineage) -> BaseMessage:
         """Return a message as the policies let the model read it, marked if it is not to be written."""
         if not self.policy.policies or isinstance(message, SystemMessage) or not is_written(message):
+            lineage.follow(message)
             return message
-        decision = self.retention.decision(describe(message), thread)
+        decision = lineage.decision(message)
         shown = message if decision.text is None else with_text(message, decision.text)
         if decision.working and not decision.quarantine:
             return shown
@@ -170,8 +183,21 @@ class HybridMemory(ArchiveReview):
 
     def post_model_hook(self, state: dict[str, Any], config: RunnableConfig) -> dict[str, Any]:
         """Do for `create_react_agent(post_model_hook=…)` what the middleware does after a model call."""
-        self.archive(state["messages"], _thread(config))
-        return {}
+        messages, thread = state["messages"], _thread(config)
+        with self._lock:
+            block = self._blocks.pop(_call(messages, thread), None)
+        reply = messages[-1]
+        if block is None or not isinstance(reply, AIMessage) or reply.id is None:
+            self.archive(messages, thread)
+            return {}
+        told = with_report(reply, block)
+        self.archive([*messages[:-1], told], thread)
+        return {"messages": [told]}
+
+
+def _call(messages: Sequence[BaseMessage], thread: str | None) -> _Call:
+    """Name the turn that a model call belongs to: by its thread and the newest user message."""
+    return thread, next((m.id for m in reversed(messages) if isinstance(m, HumanMessage)), None)
 
 
 def _thread(config: RunnableConfig) -> str | None:

@@ -14,7 +14,8 @@ from deltamem_agents.decided import decided_key
 from deltamem_agents.memory_cell import MEMORY_KEY, MemoryCell, use_memory
 from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain
-from deltamem_agents.retention import Retention, RetentionCall, run_data, thread_of
+from deltamem_agents.retention import Retention, RetentionCall
+from deltamem_agents.running import current_place, run_data, thread_of
 from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["DeltaMemMessagesState", "DeltaMemMiddleware", "memory_node"]
@@ -132,7 +133,7 @@ def memory_node(
 
     def begun(state: dict[str, Any], config: RunnableConfig) -> RetentionCall | None:
         thread = config.get("configurable", {}).get("thread_id")
-        return None if retention is None else retention.call(state.get(decided_key(key)), thread, {})
+        return None if retention is None else retention.call(state.get(decided_key(key)), thread, current_place().run)
 
     def update(state: dict[str, Any], reply: BaseMessage, cell: MemoryCell, call: RetentionCall | None) -> Update:
         if call is None:

@@ -13,12 +13,12 @@ from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.memory_cell import memory_from, watch_absorbing
 from deltamem_agents.messages import RECALLED_KEY
 from deltamem_agents.policy import PolicyContext
-from deltamem_agents.recalled import RecalledBlock, cited_ids
+from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import ArchiveRecall, in_window
-from deltamem_agents.retention import run_data, thread_of
+from deltamem_agents.running import run_data, thread_of
 from deltamem_agents.tracing import run_metadata
 
-__all__ = ["RECALLED_KEY", "RecallMiddleware", "recalled_report"]
+__all__ = ["RECALLED_KEY", "RecallMiddleware", "with_report"]
 
 Response = ModelResponse[Any]
 
@@ -26,8 +26,8 @@ Response = ModelResponse[Any]
 class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
     """Archive what is said, and put a recalled block before the newest user message of each model call.
 
-    Replies list in `response_metadata["recalled"]` what was found: id, citation, score, whether it was shown or why
-    not, and whether the reply cites it. Put it before DeltaMemMiddleware in the list.
+    Replies list in `response_metadata["recalled"]` what was found: id, citation, score, trust, whether it was shown
+    or why not, and whether the reply cites it. Put it before DeltaMemMiddleware in the list.
     """
 
     def __init__(self, recall: ArchiveRecall) -> None:
@@ -84,15 +84,6 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         )
 
 
-def recalled_report(block: RecalledBlock, reply: str) -> list[dict[str, Any]]:
-    """List what was found for a reply, as plain data."""
-    cited = set(cited_ids(reply, block.passages))
-    return [
-        {"id": p.id, "citation": p.citation, "score": p.score, "verdict": p.verdict, "cited": p.id in cited}
-        for p in block.passages
-    ]
-
-
 def _told(block: RecalledBlock | None) -> dict[str, int]:
     """Count for the run's metadata what was found and shown."""
     passages = () if block is None else block.passages
@@ -103,11 +94,12 @@ def _told(block: RecalledBlock | None) -> dict[str, int]:
 def _annotated(response: Response, block: RecalledBlock | None) -> Response:
     if block is None:
         return response
-    result = [_with_report(message, block) for message in response.result]
+    result = [with_report(message, block) for message in response.result]
     return ModelResponse(result=result, structured_response=response.structured_response)
 
 
-def _with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
+def with_report(message: BaseMessage, block: RecalledBlock) -> BaseMessage:
+    """Return a reply that lists what was found for it; any other message as it is."""
     if not isinstance(message, AIMessage):
         return message
     metadata = {**message.response_metadata, RECALLED_KEY: recalled_report(block, message.text)}

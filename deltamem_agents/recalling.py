@@ -12,22 +12,22 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.utils import count_tokens_approximately
 
 from backbone import ConfigError
+from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Namespace, namespace_key
-from deltamem_agents.archive.search import Hit
 from deltamem_agents.archive.store import MemoryStore
-from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.archiving import ArchiveWriter
-from deltamem_agents.audit import AuditEvent
-from deltamem_agents.audited import absorbed, presented, searched
+from deltamem_agents.audited import absorbed, searched
 from deltamem_agents.memory_cell import TurnReport
-from deltamem_agents.messages import UNWRITTEN, to_entries
+from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Retrieve
-from deltamem_agents.recalled import CITATION_DIGITS, Passage, RecalledBlock, Shown, lay_out_block
+from deltamem_agents.presenting import present_hits
+from deltamem_agents.recalled import RecalledBlock, lay_out_block, recalled_report
 from deltamem_agents.retention import Retention
+from deltamem_agents.running import current_place
 from deltamem_agents.tracing import observed
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window", "relevance"]
+__all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window"]
 
 DEFAULT_THRESHOLD = 0.4
 _SEEN = 50_000
@@ -82,16 +82,19 @@ class ArchiveRecall:
         self._writer.close()
 
     def archive(self, messages: Sequence[BaseMessage], thread: str | None) -> None:
-        """Hand messages to the archive's thread and return at once; those that were handed over before are skipped."""
+        """Hand a thread's messages to the archive's thread and return at once.
+
+        Those that were handed over before are not written again; give all of them, since replies come from them.
+        """
         with self._lock:
             if len(self._seen) > _SEEN:
                 self._seen.clear()  # the record itself knows them, and is only asked more often
             # With the text, because a message may be edited under its id.
             keyed = [(m, None if m.id is None else (thread, m.id, hash(m.text))) for m in messages]
-            fresh = [(message, key) for message, key in keyed if key not in self._seen]
+            fresh = {at for at, (_, key) in enumerate(keyed) if key not in self._seen}
             self._seen.update(key for _, key in keyed if key is not None)
-        keys = {key for _, key in fresh}
-        self._writer.put(self.namespace, [message for message, _ in fresh], thread, lambda: self._forget_seen(keys))
+        keys = {keyed[at][1] for at in fresh}
+        self._writer.put(self.namespace, tuple(messages), fresh, thread, lambda: self._forget_seen(keys))
 
     def _forget_seen(self, keys: AbstractSet[_Key | None]) -> None:
         """Let messages be handed over again when their thread goes on."""
@@ -113,29 +116,40 @@ class ArchiveRecall:
     ) -> RecalledBlock:
         """Search the archive and lay out what suits the query; what the prompt holds already is left out.
 
-        context: what policies are told of the run; None is the namespace alone.
+        context: what policies are told of the run; None is that of the graph that calls. What policies redact of the
+        query is neither searched for, nor embedded, nor traced.
         """
-        context = context or PolicyContext(self.namespace)
+        place = current_place()
+        context = context or PolicyContext(self.namespace, place.thread, run=place.run)
         with observed("recall") as recall:
-            block = self._recall(query, in_prompt, count_tokens or _approximate_tokens, context)
+            decision = self.policy.retrieve(query, context)
+            asked = query if decision.query is None else decision.query
+            # Policies that fail redact nothing, and refuse the search.
+            asked = asked if decision.allowed else ""
+            block = self._recall(asked, decision, in_prompt, count_tokens or _approximate_tokens, context)
             verdicts = Counter(passage.verdict.replace(" ", "_") for passage in block.passages)
             recall.count(found=len(block.passages), **verdicts)
             if self.trace_text:
-                recall.say("query", query)
+                recall.say("query", asked)
                 recall.say("recalled", block.text or "")
         return block
 
     def _recall(
-        self, query: str, in_prompt: Sequence[BaseMessage], count_tokens: Callable[[str], int], context: PolicyContext
+        self,
+        query: str,
+        decision: Retrieve,
+        in_prompt: Sequence[BaseMessage],
+        count_tokens: Callable[[str], int],
+        context: PolicyContext,
     ) -> RecalledBlock:
-        decision = self.policy.retrieve(query, context)
         if not decision.allowed:
             self.store.records.audit(self.namespace, searched(query, decision, ()))
             return RecalledBlock(None, ())
-        hits = self.store.recall(self.namespace, query, limit=min(self.limit, decision.k or self.limit))
-        hits = [hit for hit in hits if _passes(hit, decision)]
+        where = RecordFilter(allowed=decision.filters)
+        hits = self.store.recall(self.namespace, query, where=where, limit=min(self.limit, decision.k or self.limit))
         shown = {message.text for message in in_prompt}
-        passages, withheld, events = self._presented(query, hits, context)
+        records = self.store.records
+        passages, withheld, events = present_hits(self.policy, records, self.namespace, query, hits, context)
         block = lay_out_block(
             passages,
             query=query,
@@ -160,22 +174,6 @@ class ArchiveRecall:
         others = [hit for hit in hits if (hit.record.thread, hit.record.message_id) != (context.thread, message_id)]
         return max((likeness(text, hit.record.text, hit.meaning) for hit in others), default=0.0)
 
-    def _presented(
-        self, query: str, hits: Sequence[Hit], context: PolicyContext
-    ) -> tuple[list[Passage], list[Shown], list[AuditEvent]]:
-        """Ask the policies about each record; masked text is what is shown and what relevance is measured on."""
-        passages, withheld, events = [], [], []
-        for hit in hits:
-            decision = self.policy.present(hit.record, context)
-            passage = _passage(query, hit, hit.record.text if decision.text is None else decision.text)
-            if decision.action in {"show", "mask"}:
-                passages.append(passage)
-            else:
-                withheld.append(Shown(passage.id, passage.id[-CITATION_DIGITS:], passage.score, "withheld"))
-            if decision.action != "show":
-                events.append(presented(hit.record, decision))
-        return passages, withheld, events
-
     def with_recalled(
         self,
         messages: Sequence[BaseMessage],
@@ -197,7 +195,9 @@ class ArchiveRecall:
         if block.text is None:
             return list(messages), block
         kind = SystemMessage if as_system else HumanMessage
-        shown = kind(block.text, id=f"recalled-{messages[at].id}", additional_kwargs={UNWRITTEN: True})
+        # With what it shows, so that what is made from it is trusted no more than that.
+        told = {UNWRITTEN: True, RECALLED_KEY: recalled_report(block, "")}
+        shown = kind(block.text, id=f"recalled-{messages[at].id}", additional_kwargs=told)
         return [*messages[:at], shown, *messages[at:]], block
 
 
@@ -210,18 +210,6 @@ def likeness(text: str, other: str, meaning: float | None) -> float:
     return max(meaning or 0.0, SequenceMatcher(None, words, others, autojunk=False).ratio())
 
 
-def _passage(query: str, hit: Hit, text: str) -> Passage:
-    record = hit.record
-    return Passage(record.id, text, record.source, record.created, relevance(query, text, hit.meaning))
-
-
-def _passes(hit: Hit, decision: Retrieve) -> bool:
-    """Tell whether a record has the values that the policies let a search find."""
-    record = hit.record
-    values = {"source": {record.source}, "tags": set(record.tags), "trust": {record.trust.name.lower()}}
-    return all(values.get(field, set()) & allowed for field, allowed in decision.filters.items())
-
-
 def _approximate_tokens(text: str) -> int:
     return count_tokens_approximately([text], extra_tokens_per_message=0)
 
@@ -232,13 +220,3 @@ def in_window(messages: Sequence[BaseMessage], memory: WorkingMemory | None) -> 
         return list(messages)
     absorbed = set(memory.digests)
     return [m for m, entry in zip(messages, to_entries(messages), strict=True) if entry.digest not in absorbed]
-
-
-def relevance(query: str, text: str, meaning: float | None) -> float:
-    """Say from 0 to 1 how much a text has to do with a query, whatever else the archive holds.
-
-    It is the greater of their cosine similarity and the share of the query's words that occur in the text.
-    """
-    wanted = set(terms_of(query))
-    shared = len(wanted & set(terms_of(text))) / len(wanted) if wanted else 0.0
-    return max(shared, meaning or 0.0)

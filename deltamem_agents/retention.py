@@ -9,21 +9,21 @@ from functools import partial
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langgraph.runtime import Runtime
 
 from backbone import DeltaMemError
 from deltamem_agents._effects import Effect, Steps, ado, blocking, do
 from deltamem_agents._measuring import MessageSignals
 from deltamem_agents._turn import TurnRequest
 from deltamem_agents.decided import Kept, as_decided, decided_from_bytes, decided_to_bytes
+from deltamem_agents.lineage import made_from
 from deltamem_agents.messages import is_written, to_entries, with_text
-from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals, Trust
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
 from deltamem_agents.policy import describe as described
 from deltamem_agents.policy.decisions import joined
 from deltamem_agents.window import select_messages
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Measure", "Retention", "RetentionCall", "run_data", "thread_of"]
+__all__ = ["Measure", "Retention", "RetentionCall"]
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 2_000
@@ -61,13 +61,17 @@ class Retention:
         """
         return RetentionCall(self, PolicyContext(self.namespace, thread, run=run), decided_from_bytes(kept))
 
-    def decision(self, message: PolicyMessage, thread: str | None) -> Retain:
+    def decision(self, message: PolicyMessage, thread: str | None, run: Mapping[str, Any]) -> Retain:
         """Return what was decided about a message, or decide now, without the working memory's signals."""
         known = self.lately(message, thread)
         if known is None:
-            context = PolicyContext(self.namespace, thread)
-            signals = Signals(similarity=self.similarity(message, context), context=context)
-            known = self.policy.retain(message, signals)
+            context = PolicyContext(self.namespace, thread, run=run)
+            known = self.before.retain(message, Signals(context=context))
+            if self.after.policies:
+                left = as_left(message, known)
+                similar = self.similarity(left, context) if known.archive else None
+                rest = self.after.retain(left, Signals(similarity=similar, context=context))
+                known = joined(known, rest) if self.before.policies else rest
             self.remember(message, thread, known)
         return known
 
@@ -162,6 +166,7 @@ class RetentionCall:
         """Ask the policies that need no signals about what is new, then measure it, then ask the others."""
         retention, thread = self._retention, self._context.thread
         entries = to_entries(request.messages)
+        said = [(entry.digest, message) for entry, message in zip(entries, request.messages, strict=True)]
         messages, pending = list(request.messages), dict[int, tuple[PolicyMessage, Retain]]()
         for index in shown:
             digest, message = entries[index].digest, messages[index]
@@ -169,11 +174,7 @@ class RetentionCall:
                 messages[index] = self.changed.get(message.id or "", message)
             if digest in self.decided or not is_written(message):
                 continue
-            # What is said while quarantined text can be read may come from it.
-            tainted = isinstance(message, AIMessage) and any(
-                entry.digest in self.decided and self.decided[entry.digest].quarantined for entry in entries
-            )
-            seen = described(message, trust=Trust.LOW if tainted else Trust.HIGH)
+            seen = described(message, trust=made_from(message, said[:index], self.decided, request.memory))
             decision = retention.lately(seen, thread)
             if decision is None:
                 decision = yield _asked(retention.before, seen, Signals(context=self._context))
@@ -200,8 +201,9 @@ class RetentionCall:
         for index, (seen, decision) in pending.items():
             digest = entries[index].digest
             if retention.after.policies:
-                left = replace(seen, text=seen.text if decision.text is None else decision.text)
-                similar = yield blocking(partial(retention.similarity, left, self._context))
+                left, similar = as_left(seen, decision), None
+                if decision.archive:
+                    similar = yield blocking(partial(retention.similarity, left, self._context))
                 found = signals.get(digest)
                 surprise, gate = (None, None) if found is None else found
                 told = Signals(surprise, gate, similar, self._context)
@@ -222,15 +224,10 @@ class RetentionCall:
         return message
 
 
-def run_data(runtime: Runtime[Any] | None) -> Mapping[str, Any]:
-    """Return a graph's run context as policies see it: a mapping, or the fields of a dataclass or a model."""
-    context = None if runtime is None else runtime.context
-    return context if isinstance(context, Mapping) else getattr(context, "__dict__", {})
-
-
-def thread_of(runtime: Runtime[Any] | None) -> str | None:
-    """Return the name of the thread that a graph runs, if it has one."""
-    return None if runtime is None or runtime.execution_info is None else runtime.execution_info.thread_id
+def as_left(message: PolicyMessage, decision: Retain) -> PolicyMessage:
+    """Return a message as the policies that were asked so far have left it."""
+    text = message.text if decision.text is None else decision.text
+    return replace(message, text=text, tags=tuple(dict.fromkeys((*message.tags, *decision.tags))))
 
 
 def _asked(chain: PolicyChain, message: PolicyMessage, signals: Signals) -> Effect:

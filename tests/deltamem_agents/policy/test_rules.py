@@ -10,17 +10,20 @@ from pydantic import ValidationError
 from deltamem_agents.policy import (
     Budget,
     LegalHold,
+    MemoryPolicy,
     Novelty,
     PersonalData,
     PolicyChain,
     PolicyContext,
     PolicyMessage,
+    Retain,
     Roles,
     Secrets,
     Signals,
     TimeToLive,
     Trust,
 )
+from deltamem_agents.retention import Retention
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -33,6 +36,7 @@ class Stored:
     trust: Trust = Trust.HIGH
     tags: tuple[str, ...] = ()
     created: datetime = field(default=NOW)
+    expires: datetime | None = None
 
 
 def test_roles_choose_the_tiers_by_source() -> None:
@@ -68,6 +72,33 @@ def test_an_expired_record_is_not_shown() -> None:
     for seconds, action in ((59, "show"), (61, "withhold")):
         context = PolicyContext(now=NOW + timedelta(seconds=seconds))
         assert rule.present(Stored(), context).action == action
+
+
+def test_a_text_that_was_said_again_is_shown_until_its_new_end() -> None:
+    """The record's own end counts, not the time since it was first said."""
+    rule = TimeToLive(seconds=60)
+    again = Stored(expires=NOW + timedelta(seconds=90))
+    for seconds, action in ((61, "show"), (91, "withhold")):
+        assert rule.present(again, PolicyContext(now=NOW + timedelta(seconds=seconds))).action == action
+
+
+@pytest.mark.parametrize("needs", [frozenset(), frozenset({"similarity"})])
+def test_a_tag_of_an_earlier_policy_sets_the_time_to_live(needs: frozenset[str]) -> None:
+    """Each policy sees what those before it have tagged, also where some need signals and others none."""
+
+    class Drafts(MemoryPolicy):
+        def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+            return Retain(tags=("draft",), reason="a draft")
+
+    class Needing(Drafts):
+        @property
+        def needs(self) -> frozenset[str]:
+            return needs
+
+    chain = PolicyChain([Needing(), TimeToLive(seconds=100, tags={"draft": 5})], timeout=None)
+    assert chain.retain(PolicyMessage("x")).ttl == timedelta(seconds=5)
+    retention = Retention(PolicyChain([Needing(), Novelty(), TimeToLive(tags={"draft": 5})], timeout=None))
+    assert retention.decision(PolicyMessage("x"), None, {}).ttl == timedelta(seconds=5)
 
 
 def test_repeated_text_is_written_once() -> None:

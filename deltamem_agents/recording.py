@@ -1,0 +1,65 @@
+"""Turn a message into the record that the archive keeps of it, if the policies let it in."""
+
+import dataclasses
+from datetime import datetime
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+
+from deltamem_agents.archive.records import Trust
+from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.lineage import Lineage
+from deltamem_agents.messages import is_written
+from deltamem_agents.policy import Retain
+from deltamem_agents.policy.trust import QUARANTINED
+
+__all__ = ["decide", "to_record"]
+
+
+def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRecord | None:
+    """Describe a message as the archive keeps it, or return None for what is never archived.
+
+    Never archived: system messages, messages without text, and what the archive itself has given (marked as not to be
+    written). Tool results are trusted less than what people and the agent say. Raises RecordInvalidError for text that
+    SQL cannot store.
+    """
+    text = message.text
+    if not text.strip() or not is_written(message):
+        return None
+    if isinstance(message, ToolMessage):
+        role, source, trust = "tool", f"tool:{message.name or 'unknown'}", Trust.LOW
+    elif isinstance(message, AIMessage):
+        role, source, trust = "assistant", "agent", Trust.MEDIUM
+    elif isinstance(message, HumanMessage):
+        role, source, trust = "user", "user", Trust.MEDIUM
+    else:
+        return None
+    named = thread is not None and message.id is not None
+    return NewRecord(
+        text,
+        thread=thread if named else None,
+        message_id=message.id if named else None,
+        role=role,
+        source=source,
+        trust=trust,
+        created=said,
+    )
+
+
+def decide(lineage: Lineage, new: NewRecord, message: BaseMessage) -> tuple[NewRecord | None, Retain]:
+    """Return a record as the policies let it into the archive, None if they do not, and what they decided.
+
+    lineage: has followed what was said before the message.
+    """
+    decision = lineage.decision(message)
+    if not decision.archive:
+        return None, decision
+    trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
+    held = (QUARANTINED,) if decision.quarantine else ()
+    kept = dataclasses.replace(
+        new,
+        text=new.text if decision.text is None else decision.text,
+        trust=trust,
+        tags=tuple(dict.fromkeys((*new.tags, *decision.tags, *held))),
+        ttl=decision.ttl if new.ttl is None else new.ttl,
+    )
+    return kept, decision
