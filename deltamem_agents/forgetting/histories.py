@@ -108,11 +108,11 @@ def _erased(
     known: dict[bytes, Item] = {}
     channel = message_channel(stored)
     transcripts = [items_of(rows, one.values.get(channel), known) for one in stored]
-    texts = {item.message.text for item in known.values() if item.id in gone} - {""}
+    messages = [item.message for item in known.values() if item.id in gone]
     memory = next(iter(memory_channels(stored)), None)
     replay = Replay(gone, absorb, memory)
     outcomes = replay.run(stored, transcripts)
-    scrub = Scrubber(frozenset(gone), texts, replay.carried)
+    scrub = Scrubber(frozenset(gone), messages, replay.carried)
     rewriter = _Rewriter(replay, scrub, channel, memory)
     changes = {(one.space, one.id): rewriter.change(one, outcomes[one.id]) for one in stored}
     moved = any(
