@@ -1,7 +1,7 @@
 """The checkpoints of savers that keep each version of a channel once: InMemorySaver, and Postgres beside it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,6 @@ def reversioned(seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change
 
 class MemoryRows:
     """Read and rewrite what an InMemorySaver holds."""
-
-    place = "memory"
 
     def __init__(self, saver: InMemorySaver) -> None:
         """Take a saver."""
@@ -131,6 +129,11 @@ class MemoryRows:
         for key in [key for key in self._saver.blobs if key[0] == thread and key[1:] not in used]:
             del self._saver.blobs[key]
 
+    @property
+    def unread(self) -> list[str]:
+        """Return nothing: there is no file."""
+        return []
+
     def overwrite(self) -> str | None:
         """Do nothing: there is no file."""
         return None
@@ -139,10 +142,11 @@ class MemoryRows:
         """Return nothing: there is no file."""
         return []
 
-    def blobs(self) -> list[bytes]:
-        """Return the bytes of every stored value."""
-        writes = [value for stored in self._saver.writes.values() for _, _, value, _ in stored.values()]
-        return [data for _, data in (*self._saver.blobs.values(), *writes)]
+    def blobs(self, without: Collection[str] = ()) -> list[bytes]:
+        """Return the bytes of every stored value but for those of some threads."""
+        blobs = [blob for key, blob in self._saver.blobs.items() if key[0] not in without]
+        kept = [stored for key, stored in self._saver.writes.items() if key[0] not in without]
+        return [data for _, data in (*blobs, *(value for stored in kept for _, _, value, _ in stored.values()))]
 
     def message(self, extension: Extension) -> BaseMessage:
         """Make the message that an extension holds."""

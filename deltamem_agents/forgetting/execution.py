@@ -15,8 +15,8 @@ from deltamem_agents.archive.outbox import known_index
 from deltamem_agents.archive.places import is_server
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.tables import items, metadata, records
-from deltamem_agents.forgetting.fingerprints import blocks_of, found_in
-from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread
+from deltamem_agents.forgetting.fingerprints import Needle, blocks_of, found_in
+from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread, remaining
 from deltamem_agents.forgetting.plan import Plan, drop_plans, store_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Scan, Tier, TierName
 from deltamem_agents.forgetting.record import erase_record
@@ -139,33 +139,37 @@ class Execution:
         if index is not None and not remote:
             files += [file for file in sorted(Path(index).rglob("*")) if file.is_file()]
         where = {file: found_in(blocks_of(file), needles) for file in files}
-        found: set[int] = set().union(*where.values())
-        still = [needle for needle in needles if needle.text in found]
+        still = set[Needle]().union(*where.values())
         kept = found_in(self._kept(engine), still) if still else set()
+        left = {file: {needle.text for needle in found - kept} for file, found in where.items()}
+        hits = set[int]().union(*left.values())
         unread = ["the files of the archive's Postgres server"] if engine.dialect.name == "postgresql" else []
         unread += ["the files of the index's Chroma server"] if remote else []
-        unread += (
-            ["the files of the checkpoints' Postgres server"] if self.rows and self.rows.place == "postgres" else []
-        )
+        unread += [] if self.rows is None else self.rows.unread
         return Scan(
             files=len(files),
             bytes=sum(file.stat().st_size for file in files),
             texts=self.plan.texts - self.plan.short,
-            hits=sum(len(texts - kept) for texts in where.values()),
-            kept=len(kept),
+            hits=sum(map(len, left.values())),
+            kept=len({needle.text for needle in still} - hits),
             short=self.plan.short,
-            found_in=tuple(str(file) for file, texts in where.items() if texts - kept),
+            found_in=tuple(str(file) for file, texts in left.items() if texts),
             unread=tuple(unread),
         )
 
     def _kept(self, engine: Engine) -> Iterator[bytes]:
-        """Yield what is kept and may say the same as what was erased."""
+        """Yield what is kept and may say the same as what was erased.
+
+        Of threads that were rewritten only the messages that stay are kept: all else that is found there was missed.
+        """
         with engine.connect().execution_options(**READ_ONLY) as connection:
             for column in (records.c.text, items.c.value):
                 for value in connection.execute(select(column)).scalars():
                     yield value.encode()
         if self.rows is not None:
-            yield from self.rows.blobs()
+            yield from self.rows.blobs(without=self.plan.threads)
+            for thread in self.plan.threads:
+                yield from remaining(self.rows, thread, self.plan.messages.get(thread, ()))
 
     def finish(self, engine: Engine) -> None:
         """Cross the plan out."""

@@ -24,8 +24,8 @@ _BLOCK = 4 * 2**20
 _PRIME = 0x9E3779B97F4A7C15  # odd, so that it has an inverse
 _INVERSE = pow(_PRIME, -1, 2**64)
 Numbers = NDArray[np.uint64]
-Known = dict[int, dict[int, dict[int, set[int]]]]
-"""The texts by the first 8 bytes of a piece, its size, and all of it."""
+Known = dict[int, dict[int, dict[int, set["Needle"]]]]
+"""The needles by the first 8 bytes of a piece, its size, and all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ def pieces_of(data: bytes) -> list[bytes]:
     return [piece for piece in pieces if len(piece) >= (SHORTEST if len(pieces) == 1 else _PIECE // 2)]
 
 
-def found_in(chunks: Iterable[bytes], needles: Sequence[Needle]) -> set[int]:
-    """Return the numbers of the texts of which a piece is found; a piece across two chunks is not."""
+def found_in(chunks: Iterable[bytes], needles: Iterable[Needle]) -> set[Needle]:
+    """Return the needles that are found; one across two chunks is not."""
     starts: Known = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
     for needle in needles:
-        starts[needle.start][needle.size][needle.whole].add(needle.text)
+        starts[needle.start][needle.size][needle.whole].add(needle)
     wanted = np.asarray(sorted(starts), np.uint64)
-    found: set[int] = set()
+    found: set[Needle] = set()
     for chunk in chunks:
         if len(chunk) >= SHORTEST and len(wanted):
             found |= _search(chunk, wanted, starts)
@@ -79,12 +79,12 @@ def blocks_of(file: Path) -> Iterator[bytes]:
             tail = (tail + block)[-(_PIECE - 1) :]
 
 
-def _search(chunk: bytes, wanted: Numbers, starts: Known) -> set[int]:
+def _search(chunk: bytes, wanted: Numbers, starts: Known) -> set[Needle]:
     sums, back = _sums(chunk)
     windows = (sums[SHORTEST:] - sums[:-SHORTEST]) * back[: len(chunk) - SHORTEST + 1]
     place = np.searchsorted(wanted, windows)
     place[place == len(wanted)] = 0
-    found: set[int] = set()
+    found: set[Needle] = set()
     for at in np.flatnonzero(wanted[place] == windows):
         for size, wholes in starts[int(windows[at])].items():
             if at + size <= len(chunk):

@@ -22,7 +22,7 @@ from deltamem_agents.forgetting.replay import (
 from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored, Write
 from deltamem_agents.forgetting.scrub import Scrubber
 
-__all__ = ["ThreadReport", "erase_from_thread", "thread_messages", "whole_units"]
+__all__ = ["ThreadReport", "erase_from_thread", "remaining", "thread_messages", "whole_units"]
 
 _ATTEMPTS = 5
 How = Literal["untouched", "replayed", "rewound"]
@@ -49,6 +49,20 @@ def thread_messages(rows: CheckpointRows, thread: str) -> dict[str, BaseMessage]
         channel = message_channel(stored)
         for one in stored:
             found |= {item.id: item.message for item in items_of(rows, one.values.get(channel), known)}
+    return found
+
+
+def remaining(rows: CheckpointRows, thread: str, gone: Collection[str]) -> set[bytes]:
+    """Return the bytes of a thread's messages but for those that are to be gone, and the names of its channels."""
+    found: set[bytes] = set()
+    known: dict[bytes, Item] = {}
+    for stored in _spaces(rows.load(thread)):
+        channel = message_channel(stored)
+        for one in stored:
+            found |= {name.encode() for name in one.versions}
+            found |= {
+                item.stored.data for item in items_of(rows, one.values.get(channel), known) if item.id not in gone
+            }
     return found
 
 

@@ -13,12 +13,14 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-__all__ = ["Codec", "Extension", "Opaque", "Typed", "contents", "fields_of", "repacked", "with_fields"]
+__all__ = ["ENCRYPTED", "Codec", "Extension", "Opaque", "Typed", "contents", "fields_of", "repacked", "with_fields"]
 
 Typed = tuple[str, bytes]
 
 _OPTIONS = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_PASSTHROUGH_DATACLASS | ormsgpack.OPT_REPLACE_SURROGATES
 _MESSAGES = "langchain_core.messages"
+ENCRYPTED = "the checkpoints' values, which are encrypted"
+"""What a search of the files of an encrypting saver does not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Codec:
         """Take a saver's serializer."""
         self._encrypted = serde if isinstance(serde, EncryptedSerializer) else None
         self._serde = serde if self._encrypted is None else self._encrypted.serde
+
+    @property
+    def encrypted(self) -> bool:
+        """Tell whether values are written encrypted."""
+        return self._encrypted is not None
 
     def read(self, typed: Typed) -> Any:
         """Return plain data, in which objects are Extensions."""

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,6 @@ _UNUSED = (
 
 class PostgresRows:
     """Read and rewrite a PostgresSaver's tables."""
-
-    place = "postgres"
 
     def __init__(self, saver: PostgresSaver) -> None:
         """Take an open saver."""
@@ -152,12 +150,19 @@ class PostgresRows:
         """Return nothing: the files are the server's."""
         return []
 
-    def blobs(self) -> list[bytes]:
-        """Return the bytes of every stored value."""
+    @property
+    def unread(self) -> list[str]:
+        """Name what cannot be read from here."""
+        return ["the files of the checkpoints' Postgres server"]
+
+    def blobs(self, without: Collection[str] = ()) -> list[bytes]:
+        """Return the bytes of every stored value but for those of some threads."""
+        others = "blob IS NOT NULL AND NOT thread_id = ANY(%s)"
         with self._connection() as connection:
             rows = [
-                *connection.execute("SELECT blob FROM checkpoint_blobs WHERE blob IS NOT NULL").fetchall(),
-                *connection.execute("SELECT blob FROM checkpoint_writes").fetchall(),
+                row
+                for table in ("checkpoint_blobs", "checkpoint_writes")
+                for row in connection.execute(f"SELECT blob FROM {table} WHERE {others}", (list(without),))  # noqa: S608
             ]
         return [bytes(row["blob"]) for row in rows]
 

@@ -39,9 +39,10 @@ class Held(_Model):
 class Scan(_Model):
     """Hold what was found when every file of the databases and indexes was read, byte by byte.
 
-    hits: places that still hold a text that was erased, though nothing that is kept says it. kept: texts that are found
-    because a kept record, item or checkpoint says the same. short: texts under 8 bytes, which are not looked for.
-    unread: what cannot be read from here, such as the files of a Postgres server.
+    hits: places that still hold a piece of a text that was erased, though nothing that is kept says it. kept: texts
+    that are found only because a kept record, item or message, or another thread, says the same. short: texts under 8
+    bytes, which are not looked for. unread: what is not read, such as the files of a Postgres server, or encrypted
+    checkpoints.
     """
 
     files: int

@@ -1,6 +1,6 @@
 """See the checkpoints of a thread as plain data, whichever of LangGraph's savers keeps them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -54,8 +54,8 @@ class CheckpointRows(Protocol):
     """Read and rewrite the rows of a saver."""
 
     @property
-    def place(self) -> str:
-        """Name the kind of database."""
+    def unread(self) -> list[str]:
+        """Name what a search of the files does not read."""
 
     def threads(self) -> list[str]:
         """Return the threads that have checkpoints."""
@@ -78,8 +78,8 @@ class CheckpointRows(Protocol):
     def files(self) -> list[Path]:
         """Return the files of the database, as far as they are on this machine."""
 
-    def blobs(self) -> list[bytes]:
-        """Return the bytes of every stored value."""
+    def blobs(self, without: Collection[str] = ()) -> list[bytes]:
+        """Return the bytes of every stored value but for those of some threads."""
 
     def message(self, extension: Extension) -> BaseMessage:
         """Make the message that an extension holds."""

@@ -4,14 +4,14 @@ import contextlib
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from deltamem_agents.forgetting.packed import Codec, Extension
+from deltamem_agents.forgetting.packed import ENCRYPTED, Codec, Extension
 from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write
 
 __all__ = ["SqliteRows"]
@@ -38,8 +38,6 @@ _COLUMNS = {
 
 class SqliteRows:
     """Read and rewrite a SqliteSaver's tables."""
-
-    place = "sqlite"
 
     def __init__(self, saver: SqliteSaver) -> None:
         """Take an open saver."""
@@ -123,9 +121,19 @@ class SqliteRows:
         file = next((row[2] for row in self._rows("PRAGMA database_list") if row[1] == "main"), "")
         return [path for end in ("", "-wal", "-shm", "-journal") if file and (path := Path(file + end)).is_file()]
 
-    def blobs(self) -> list[bytes]:
-        """Return the bytes of every stored value."""
-        rows = [*self._rows("SELECT checkpoint FROM checkpoints"), *self._rows("SELECT value FROM writes")]
+    @property
+    def unread(self) -> list[str]:
+        """Name what a search of the file does not read."""
+        return [ENCRYPTED] if self._codec.encrypted else []
+
+    def blobs(self, without: Collection[str] = ()) -> list[bytes]:
+        """Return the bytes of every stored value but for those of some threads."""
+        others = "thread_id NOT IN (SELECT value FROM json_each(?))"
+        names = json.dumps(sorted(without))
+        rows = [
+            *self._rows(f"SELECT checkpoint FROM checkpoints WHERE {others}", names),  # noqa: S608 - constant text
+            *self._rows(f"SELECT value FROM writes WHERE {others}", names),  # noqa: S608 - as above
+        ]
         return [row[0] for row in rows]
 
     def message(self, extension: Extension) -> BaseMessage:

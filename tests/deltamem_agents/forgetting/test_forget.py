@@ -13,6 +13,7 @@ from langchain.agents import create_agent
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langgraph.graph import START, MessagesState, StateGraph
 
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from, open_checkpointer
@@ -264,6 +265,28 @@ def test_a_model_that_is_called_otherwise_is_said(setting: Setting) -> None:
     receipt = setting.memory.forget(ids=["u1"], reason="asked")
     assert "another memory" in receipt.tiers["working_memory"].note
     assert receipt.complete
+
+
+def test_what_the_scrubber_does_not_know_is_found_by_the_scan(setting: Setting) -> None:
+    """A note that quotes a message is no message that stays, and a record that begins alike hides nothing."""
+
+    class Noted(MessagesState):
+        note: str
+
+    builder = StateGraph(Noted)
+    builder.add_node("note", lambda state: {"note": f"said: {state['messages'][-1].text}"})
+    builder.add_edge(START, "note")
+    graph = builder.compile(checkpointer=setting.saver)
+    alike = "the same sixty-four bytes begin the text that goes and the one that stays: "
+    graph.invoke({"messages": [HumanMessage(f"{alike}{SCRIPT[0][0]}", id="u")]}, config("noted"))
+    setting.store.records.add(SPACE, NewRecord(f"{alike}nothing"))
+    receipt = setting.memory.forget(thread="noted", ids=["u"], reason="asked")
+    assert receipt.scan is not None
+    assert (receipt.scan.texts, receipt.scan.kept) == (1, 0)
+    assert {Path(name).name for name in receipt.scan.found_in} == {"threads.sqlite"}
+    assert not receipt.complete
+    assert setting.memory.forget(thread="noted", reason="asked").complete
+    assert SCRIPT[0][0].encode() not in setting.bytes()
 
 
 def test_messages_that_were_never_archived_are_found_in_the_checkpoints(setting: Setting) -> None:

@@ -50,6 +50,7 @@ def test_each_checkpointer_holds_what_the_other_thread_holds(saver: Any, model: 
         if one.values and ids(one.values):
             mine, other = memory_from(one), theirs[tuple(ids(one.values))]
             assert (mine and mine.digests) == (other and other.digests)
+    assert rows.blobs(without=["all", "never"]) == []
     held = b"".join(b for b in rows.blobs())
     assert not any(text.encode() in held for text in SCRIPT[1])
     talk(graph, replies, "all", [1])
@@ -184,6 +185,27 @@ async def test_an_asynchronous_checkpointer_is_refused(tmp_path: Path) -> None:
     async with open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
         with pytest.raises(ConfigError, match="opened with `with`"):
             rows_of(saver)
+
+
+def test_encrypted_checkpoints_are_named_as_not_read(tmp_path: Path) -> None:
+    """A search of the file cannot find what is encrypted there, and the receipt does not claim that it has."""
+    builder = StateGraph(MessagesState)
+    builder.add_node("model", lambda state: {})
+    builder.add_edge(START, "model")
+    for key, unread in ((KEY, ("the checkpoints' values, which are encrypted",)), (None, ())):
+        folder = tmp_path / str(key)
+        folder.mkdir()
+        with (
+            MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite") as store,
+            open_checkpointer(f"sqlite:///{folder}/threads.sqlite", aes_key=key) as opened,
+            HybridMemory(store, namespace=("acme",), checkpointer=opened) as memory,
+        ):
+            said = HumanMessage("the canary sings in cage 4711", id="u")
+            builder.compile(checkpointer=opened).invoke({"messages": [said]}, config("t"))
+            receipt = memory.forget(thread="t", query="canary", reason="asked")
+            assert receipt.complete
+            assert receipt.scan is not None
+            assert receipt.scan.unread == unread
 
 
 def test_both_tiers_in_postgres(postgres_url: str, make_model: Make) -> None:
