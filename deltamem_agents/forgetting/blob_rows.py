@@ -59,6 +59,10 @@ class MemoryRows:
         """Return the threads that have checkpoints."""
         return sorted(thread for thread, spaces in self._saver.storage.items() if any(spaces.values()))
 
+    def first(self, thread: str) -> str | None:
+        """Return the id of a thread's oldest checkpoint, None if it has none."""
+        return min((name for found in self._saver.storage.get(thread, {}).values() for name in found), default=None)
+
     def load(self, thread: str) -> list[Stored]:
         """Return a thread's checkpoints, the oldest of each graph first."""
         found = []

@@ -24,7 +24,7 @@ from deltamem_agents.forgetting.replay import Absorb
 from deltamem_agents.forgetting.replaying import absorber, clear_prefix_caches
 from deltamem_agents.forgetting.rows import CheckpointRows
 
-__all__ = ["Execution", "receipt_of"]
+__all__ = ["Execution", "receipt_of", "standing"]
 
 _THREADS: Final[set[TierName]] = {"checkpoints", "working_memory"}
 
@@ -41,6 +41,11 @@ def receipt_of(plan: Plan, tiers: dict[TierName, Tier], **fields: Any) -> Forget
         held=plan.held,
         **fields,
     )
+
+
+def standing(plan: Plan, rows: CheckpointRows) -> list[str]:
+    """Return the threads that go as a whole and are still there; what has begun anew under the name is not meant."""
+    return [thread for thread in plan.whole if thread in plan.roots and rows.first(thread) == plan.roots[thread]]
 
 
 @dataclass
@@ -69,7 +74,8 @@ class Execution:
             "prefix_caches": Tier(erased=clear_prefix_caches(self.model)),
         }
         scan = self.scan(engine) if self.plan.secure else None
-        given = [tier for name, tier in tiers.items() if self.rows is not None or name not in _THREADS]
+        asked = self.rows is not None or bool(self.plan.threads)
+        given = [tier for name, tier in tiers.items() if asked or name not in _THREADS]
         complete = all(tier.reached for tier in given) and (scan is None or not scan.hits)
         if complete:
             self.finish(engine)
@@ -81,14 +87,17 @@ class Execution:
         """Take the messages out of every checkpoint, and the working memories back to before them and on again."""
         if self.rows is None:
             note = "no checkpointer was given: messages of threads and their working memories are as they were"
-            untouched = Tier(reached=not any(one.thread for one in self.plan.erased), note=note)
+            begun = "; an earlier call had one, and is finished when it is given" if self.plan.threads else ""
+            reached = not (self.plan.threads or any(one.thread for one in self.plan.erased))
+            untouched = Tier(reached=reached, note=note + begun)
             return {"checkpoints": untouched, "working_memory": untouched}
         absorb: Absorb | None = None if self.model is None else absorber(self.model)
-        for thread in self.plan.whole:
+        whole = standing(self.plan, self.rows)
+        for thread in whole:
             self.rows.remove(thread)
         reports = [erase_from_thread(self.rows, t, frozenset(gone), absorb) for t, gone in self.plan.messages.items()]
         rewritten = sum(report.checkpoints for report in reports)
-        note = f"{len(self.plan.whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
+        note = f"{len(whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
         erased = sum(map(len, self.plan.messages.values()))
         return {"checkpoints": Tier(erased=erased, note=note), "working_memory": _memory_tier(reports)}
 

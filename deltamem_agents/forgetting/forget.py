@@ -7,10 +7,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.store import MemoryStore
-from deltamem_agents.forgetting.execution import Execution, receipt_of
+from deltamem_agents.forgetting.execution import Execution, receipt_of, standing
 from deltamem_agents.forgetting.plan import Plan, merged, pending_plans
 from deltamem_agents.forgetting.planning import make_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Tier, TierName
+from deltamem_agents.forgetting.rows import CheckpointRows
 from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.forgetting.selection import Wanted
 from deltamem_agents.policy import PolicyChain
@@ -37,21 +38,25 @@ def forget(
     """
     rows = None if checkpointer is None else rows_of(checkpointer)
     plan = make_plan(store.engine, rows, policy, wanted, reason=reason, actor=actor, secure=secure)
-    if dry_run:
-        return receipt_of(plan, _preview(plan), dry_run=True)
+    if rows is not None:
+        roots = {thread: root for thread in plan.whole if (root := rows.first(thread)) is not None}
+        plan = plan.model_copy(update={"roots": roots})
     with store.engine.connect().execution_options(**READ_ONLY) as connection:
         earlier = pending_plans(connection, wanted.owner)
     plan = merged(plan, earlier)
+    if dry_run:
+        return receipt_of(plan, _preview(plan, rows), dry_run=True)
     with observed("forget") as forgetting:
         receipt = Execution(store, rows, model, plan, earlier).run()
         forgetting.count(versions=len(plan.records), messages=sum(map(len, plan.messages.values())))
     return receipt
 
 
-def _preview(plan: Plan) -> dict[TierName, Tier]:
-    """Count what would go."""
+def _preview(plan: Plan, rows: CheckpointRows | None) -> dict[TierName, Tier]:
+    """Count what would go, with what an earlier call has left undone."""
+    whole = 0 if rows is None else len(standing(plan, rows))
     return {
-        "checkpoints": Tier(erased=sum(map(len, plan.messages.values())), note=f"{len(plan.whole)} whole threads"),
+        "checkpoints": Tier(erased=sum(map(len, plan.messages.values())), note=f"{whole} whole threads"),
         "record": Tier(erased=len(plan.records) + len(plan.detached)),
         "items": Tier(erased=len(plan.items)),
     }

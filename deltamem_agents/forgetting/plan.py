@@ -17,7 +17,7 @@ _PREFIX = "forget-"
 
 
 class Erased(BaseModel):
-    """Name one record or message that goes."""
+    """Name one record or message that goes. actor, reason: of an earlier call, or of a policy; empty: as the plan's."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +27,7 @@ class Erased(BaseModel):
     policy: str = ""
     version: str = ""
     reason: str = ""
+    actor: str = ""
 
 
 class Plan(BaseModel):
@@ -34,6 +35,7 @@ class Plan(BaseModel):
 
     owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
     has said the same, and the thread that has not. messages: ids by thread. whole: threads that go as a whole.
+    roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
     needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
     is erased.
     """
@@ -48,6 +50,7 @@ class Plan(BaseModel):
     items: tuple[str, ...] = ()
     messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     whole: tuple[str, ...] = ()
+    roots: dict[str, str] = Field(default_factory=dict)
     erased: tuple[Erased, ...] = ()
     held: tuple[Held, ...] = ()
     needles: tuple[tuple[int, int, int, int], ...] = ()
@@ -78,8 +81,15 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         moved = tuple((text + plan.texts, *rest) for text, *rest in old.needles if text in fresh)
         together: dict[str, Any] = {
             name: tuple(dict.fromkeys((*getattr(old, name), *getattr(plan, name))))
-            for name in ("records", "detached", "items", "whole", "erased", "held")
+            for name in ("records", "detached", "items", "whole", "held")
         }
+        who = [
+            one.model_copy(update={"actor": one.actor or old.actor, "reason": one.reason or old.reason})
+            for one in old.erased
+        ]
+        # What was to go already, and is found again, went because of the earlier call.
+        erased = {(one.digest, one.record, one.thread): one for one in (*plan.erased, *who)}
+        together["erased"] = tuple(erased.values())
         threads = {*old.messages, *plan.messages}
         together["messages"] = {
             t: tuple(dict.fromkeys((*old.messages.get(t, ()), *plan.messages.get(t, ())))) for t in sorted(threads)
@@ -88,6 +98,8 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
             "needles": (*plan.needles, *moved),
             "texts": plan.texts + len(fresh),
             "short": plan.short + old.short,
+            "roots": old.roots | plan.roots,
+            "secure": plan.secure or old.secure,
         }
         # Nothing of the new plan is erased yet, so the record has to be looked at again.
         together["audit"] = old.audit if plan.empty else None

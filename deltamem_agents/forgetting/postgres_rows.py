@@ -43,6 +43,13 @@ class PostgresRows:
             rows = connection.execute("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id").fetchall()
         return [row["thread_id"] for row in rows]
 
+    def first(self, thread: str) -> str | None:
+        """Return the id of a thread's oldest checkpoint, None if it has none."""
+        with self._connection() as connection:
+            oldest = "SELECT min(checkpoint_id) AS id FROM checkpoints WHERE thread_id = %s"
+            found: str | None = connection.execute(oldest, (thread,)).fetchall()[0]["id"]
+        return found
+
     def load(self, thread: str) -> list[Stored]:
         """Return a thread's checkpoints, the oldest of each graph first."""
         with self._connection() as connection, connection.transaction():

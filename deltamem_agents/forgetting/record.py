@@ -51,7 +51,7 @@ def _events(plan: Plan) -> list[AuditEvent]:
     events = [
         AuditEvent(
             action="forget",
-            actor=plan.actor,
+            actor=one.actor or plan.actor,
             reason=one.reason or plan.reason,
             policy=one.policy or None,
             policy_version=one.version or None,

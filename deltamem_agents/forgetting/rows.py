@@ -60,6 +60,9 @@ class CheckpointRows(Protocol):
     def threads(self) -> list[str]:
         """Return the threads that have checkpoints."""
 
+    def first(self, thread: str) -> str | None:
+        """Return the id of a thread's oldest checkpoint, None if it has none."""
+
     def load(self, thread: str) -> list[Stored]:
         """Return a thread's checkpoints, the oldest of each graph first."""
 

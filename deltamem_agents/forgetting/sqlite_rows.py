@@ -48,6 +48,11 @@ class SqliteRows:
         """Return the threads that have checkpoints."""
         return [row[0] for row in self._rows("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id")]
 
+    def first(self, thread: str) -> str | None:
+        """Return the id of a thread's oldest checkpoint, None if it has none."""
+        name: str | None = self._rows("SELECT min(checkpoint_id) FROM checkpoints WHERE thread_id = ?", thread)[0][0]
+        return name
+
     def load(self, thread: str) -> list[Stored]:
         """Return a thread's checkpoints, the oldest of each graph first."""
         writes: dict[tuple[str, str], list[Write]] = defaultdict(list)

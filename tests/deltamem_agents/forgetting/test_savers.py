@@ -50,6 +50,9 @@ def test_each_checkpointer_holds_what_the_other_thread_holds(saver: Any, model: 
         if one.values and ids(one.values):
             mine, other = memory_from(one), theirs[tuple(ids(one.values))]
             assert (mine and mine.digests) == (other and other.digests)
+    places = [one.config["configurable"]["checkpoint_id"] for one in graph.get_state_history(config("all"))]
+    assert rows.first("all") == places[-1]
+    assert rows.first("nobody") is None
     assert rows.blobs(without=["all", "never"]) == []
     held = b"".join(b for b in rows.blobs())
     assert not any(text.encode() in held for text in SCRIPT[1])

@@ -1,0 +1,130 @@
+"""What a call has left undone is done by the next one as it was asked for, and to nothing that came since."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+from deltamem_agents import HybridMemory, MemoryStore, open_checkpointer
+from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.audit import read_entries
+from deltamem_agents.forgetting.execution import Execution
+from tests.deltamem_agents.forgetting.conftest import assert_gone
+
+SPACE = ("acme", "ann")
+SECRET = "the canary sings in cage 4711"
+
+
+class Setting:
+    """A memory over files, and a thread in which m1 says the secret."""
+
+    def __init__(self, folder: Path, store: MemoryStore, saver: Any, memory: HybridMemory) -> None:
+        self.folder = folder
+        self.store = store
+        self.saver = saver
+        self.memory = memory
+        builder = StateGraph(MessagesState)
+        builder.add_node("model", lambda state: {"messages": [AIMessage("I see", id=f"a{len(state['messages'])}")]})
+        builder.add_edge(START, "model")
+        self.graph: Any = builder.compile(checkpointer=saver)
+        self.say("m1", SECRET)
+
+    def say(self, name: str, text: str) -> None:
+        """Say something in the thread, and archive it."""
+        self.graph.invoke({"messages": [HumanMessage(text, id=name)]}, {"configurable": {"thread_id": "t"}})
+        self.store.records.add(SPACE, NewRecord(text, thread="t", message_id=name))
+
+    def ids(self) -> list[str]:
+        """Return the ids of the thread's messages."""
+        state = self.graph.get_state({"configurable": {"thread_id": "t"}})
+        return [message.id for message in state.values.get("messages", ())]
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Iterator[Setting]:
+    """Open a memory without a model."""
+    with (
+        MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite") as store,
+        open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver,
+        HybridMemory(store, namespace=SPACE, checkpointer=saver) as memory,
+    ):
+        yield Setting(tmp_path, store, saver, memory)
+
+
+def interrupt(setting: Setting, **asked: Any) -> None:
+    """Ask to forget, and be interrupted before the first step."""
+
+    def stop(_: Execution) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Execution, "erase_checkpoints", stop)
+        with pytest.raises(KeyboardInterrupt):
+            setting.memory.forget(**asked)
+    assert setting.ids() == ["m1", "a1"]
+
+
+def test_what_a_removed_thread_says_anew_is_not_forgotten(setting: Setting) -> None:
+    """The thread went, its file could not be written anew, and the call that finishes that leaves what came since."""
+    setting.saver.conn.execute("PRAGMA busy_timeout = 200")
+    reader = sqlite3.connect(setting.folder / "threads.sqlite")
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM checkpoints").fetchall()
+    begun = setting.memory.forget(thread="t", reason="asked")
+    reader.close()
+    assert not begun.complete
+    assert setting.ids() == []
+    setting.say("m2", "the sparrow lives on roof 1234")
+    preview = setting.memory.forget(query="nothing says this", reason="asked", dry_run=True)
+    assert preview.tiers["checkpoints"].note == "0 whole threads"
+    receipt = setting.memory.forget(query="nothing says this", reason="asked")
+    assert receipt.complete
+    assert receipt.resumed
+    assert setting.ids() == ["m2", "a1"]
+    assert_gone(setting.folder, SECRET)
+
+
+def test_a_thread_that_is_still_there_goes_with_all_that_it_has_said_since(setting: Setting) -> None:
+    """The dry run of another call says so before."""
+    interrupt(setting, thread="t", reason="asked")
+    setting.say("m2", "the sparrow lives on roof 1234")
+    preview = setting.memory.forget(query="nothing says this", reason="asked", dry_run=True)
+    assert preview.tiers["checkpoints"].note == "1 whole threads"
+    assert setting.memory.forget(query="nothing says this", reason="asked").complete
+    assert setting.ids() == []
+
+
+def test_threads_are_left_to_do_until_a_checkpointer_is_given(setting: Setting) -> None:
+    """A call without one is not complete and crosses nothing out."""
+    interrupt(setting, ids=["m1"], reason="asked")
+    setting.memory.checkpointer = None
+    receipt = setting.memory.forget(query="nothing says this", reason="asked")
+    assert not receipt.complete
+    assert not receipt.tiers["checkpoints"].reached
+    assert "an earlier call had one" in receipt.tiers["checkpoints"].note
+    assert setting.ids() == ["m1", "a1"]
+    setting.memory.checkpointer = setting.saver
+    receipt = setting.memory.forget(query="nothing says this", reason="asked")
+    assert receipt.complete
+    assert receipt.resumed
+    assert setting.ids() == ["a1"]
+    assert_gone(setting.folder, SECRET)
+
+
+@pytest.mark.parametrize("asked", [{"query": "nothing says this"}, {"ids": ["m1"]}])
+def test_the_audit_log_has_who_asked_first_and_why(setting: Setting, asked: dict[str, Any]) -> None:
+    """The files are searched as well, though the call that finishes the work did not ask for that."""
+    interrupt(setting, ids=["m1"], reason="request 17", actor="ann")
+    receipt = setting.memory.forget(**asked, reason="request 18", actor="bob", secure=False)
+    assert receipt.complete
+    assert receipt.secure
+    assert receipt.scan is not None
+    assert receipt.scan.hits == 0
+    with setting.store.engine.connect() as connection:
+        said = [one for one in read_entries(connection, SPACE) if one.action == "forget"]
+    assert [(one.actor, one.reason) for one in said] == [("ann", "request 17"), ("bob", "request 18")]
+    assert_gone(setting.folder, SECRET)
