@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from deltamem_agents.archive.dialects import insert_into
+from deltamem_agents.archive.dialects import chunks, insert_into
 from deltamem_agents.archive.tables import blocks, postings
 
 __all__ = ["BLOCK", "NO_POSITION", "Posted", "post", "relink", "unpost"]
@@ -23,7 +23,6 @@ NO_POSITION = -1
 """What stands for the position before the first of a thread."""
 
 _MOST = 2**16 - 1
-_CHUNK = 5_000  # SQLite takes 32,766 parameters in a statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +96,10 @@ def _by_block(entries: Sequence[Posted]) -> Iterator[tuple[int, list[Posted]]]:
 
 def _stored(connection: Connection, space: int, block: int, terms: Iterable[str]) -> dict[str, bytes]:
     # In order, so that two writers lock rows of Postgres in the same order.
-    wanted = sorted(terms)
     found: dict[str, bytes] = {}
-    for start in range(0, len(wanted), _CHUNK):
-        here = (postings.c.space == space) & (postings.c.block == block)
-        chosen = select(postings.c.term, postings.c.data).where(
-            here, postings.c.term.in_(wanted[start : start + _CHUNK])
-        )
+    here = (postings.c.space == space) & (postings.c.block == block)
+    for part in chunks(sorted(terms)):
+        chosen = select(postings.c.term, postings.c.data).where(here, postings.c.term.in_(part))
         found |= {row.term: row.data for row in connection.execute(chosen)}
     return found
 
@@ -119,9 +115,9 @@ def _write_postings(connection: Connection, space: int, block: int, data: Mappin
 
 
 def _drop_postings(connection: Connection, space: int, block: int, terms: Sequence[str]) -> None:
-    for start in range(0, len(terms), _CHUNK):
-        here = (postings.c.space == space) & (postings.c.block == block)
-        connection.execute(postings.delete().where(here, postings.c.term.in_(terms[start : start + _CHUNK])))
+    here = (postings.c.space == space) & (postings.c.block == block)
+    for part in chunks(terms):
+        connection.execute(postings.delete().where(here, postings.c.term.in_(part)))
 
 
 def _numbers(connection: Connection, space: int, block: int) -> tuple[NDArray[np.uint16], NDArray[np.int32]]:

@@ -1,10 +1,9 @@
 """Erase records and items inside one transaction, together with the entries of the audit log that say so."""
 
-from collections.abc import Iterator, Sequence
-
 from pydantic import JsonValue
 from sqlalchemy import Connection, select
 
+from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.items import remove_where
 from deltamem_agents.archive.tables import items, messages, records
 from deltamem_agents.archive.writes import delete_where
@@ -14,20 +13,18 @@ from deltamem_agents.forgetting.receipt import AuditReference
 
 __all__ = ["erase_record"]
 
-_CHUNK = 5_000  # SQLite takes 32,766 parameters in a statement
-
 
 def erase_record(connection: Connection, plan: Plan) -> Plan:
     """Erase what a plan names, and return the plan with the audit entry of it.
 
     What is gone already is no error: an earlier call may have been cut off.
     """
-    for ids in _chunks(plan.records):
+    for ids in chunks(plan.records):
         delete_where(connection, records.c.id.in_(ids))
     for record, thread in plan.detached:
         _detach(connection, record, thread)
     said = AuditEvent(action="forget", actor=plan.actor, reason=plan.reason)
-    for ids in _chunks(plan.items):
+    for ids in chunks(plan.items):
         remove_where(connection, items.c.id.in_(ids), said)
     entry = append_all(connection, plan.owner, _events(plan))[-1]
     reference = AuditReference(namespace=entry.namespace, seq=entry.seq, digest=entry.digest)
@@ -78,8 +75,3 @@ def _events(plan: Plan) -> list[AuditEvent]:
     said = {"messages": sum(map(len, plan.messages.values())), "threads": len(plan.threads)}
     detail: dict[str, JsonValue] = {**counts, **said, "secure": plan.secure}
     return [*events, AuditEvent(action="forget", actor=plan.actor, reason=plan.reason, detail=detail)]
-
-
-def _chunks(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), _CHUNK):
-        yield names[start : start + _CHUNK]
