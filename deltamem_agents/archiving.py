@@ -18,6 +18,7 @@ from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, Re
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace, content_hash
 from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.threads import note_thread
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.audited import refused, retained
@@ -140,6 +141,9 @@ class ArchiveWriter:
         said: datetime,
     ) -> None:
         records = self._store.records
+        if thread is not None:
+            # Before the policies are asked: a thread of which they keep nothing is to be found all the same.
+            note_thread(self._store.engine, namespace, thread)
         batch = _Batch(set() if thread is None else records.rejected(namespace, thread))
         lineage = Lineage(self._retention, thread, place.run, _in_quarantine(records, namespace, thread))
         for at, message in enumerate(messages):

@@ -26,7 +26,7 @@ from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD, in_window
 from deltamem_agents.reviewing import ArchiveReview
 from deltamem_agents.running import current_place
-from deltamem_agents.threads import roll_checkpoints_back
+from deltamem_agents.threads import fork_thread, roll_checkpoints_back
 
 __all__ = ["HybridMemory"]
 
@@ -118,18 +118,32 @@ class HybridMemory(ArchiveReview):
             dry_run=dry_run,
         )
 
+    def fork(self, thread: str, target: str, *, checkpoint: str | None = None) -> int:
+        """Copy a thread up to a checkpoint, the newest if none is named, to a new one; return how many were copied.
+
+        The archive knows the copy as it knows the thread, and so `forget` reaches it. Raises ConfigError for an unknown
+        thread or checkpoint, for a target that exists, and without a checkpointer.
+        """
+        saver = self._checkpointer("fork a thread")
+        self._writer.flush()
+        return fork_thread(saver, thread, target, checkpoint=checkpoint, store=self.store)
+
     def rollback(self, thread: str, checkpoint: str, *, reason: str = "rolled back") -> ForgetReceipt:
         """Take a thread back to a checkpoint: window and working memory, and the archive's records of what came after.
 
         Newer checkpoints are removed; records are forgotten as `forget` does it, and so policies can keep them. Raises
         ConfigError for an unknown thread or checkpoint, and without a checkpointer.
         """
-        if self.checkpointer is None:
-            raise ConfigError("to roll a thread back, give HybridMemory its checkpointer")
+        saver = self._checkpointer("roll a thread back")
         self._writer.flush()
-        since, left = roll_checkpoints_back(self.checkpointer, thread, checkpoint)
+        since, left = roll_checkpoints_back(saver, thread, checkpoint)
         later = archived_since(self.store.engine, self.namespace, thread, since, left)
         return self.forget(ids=later, thread=thread, reason=reason)
+
+    def _checkpointer(self, what: str) -> BaseCheckpointSaver[Any]:
+        if self.checkpointer is None:
+            raise ConfigError(f"to {what}, give HybridMemory its checkpointer")
+        return self.checkpointer
 
     def middleware(self, *, trim_history: bool = False) -> list[AgentMiddleware[Any, Any, Any]]:
         """Return the list for `create_agent(middleware=…)`: recall and archiving, then the working memory.

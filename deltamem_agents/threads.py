@@ -9,7 +9,9 @@ from langchain_core.messages import BaseMessage, messages_to_dict
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from backbone import ConfigError
-from deltamem_agents.forgetting.histories import thread_messages
+from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archive.threads import note_copy
+from deltamem_agents.forgetting.histories import messages_of, thread_messages
 from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Stored
 from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.memory_cell import memory_from
@@ -40,16 +42,24 @@ def list_threads(saver: Saver) -> list[ThreadSummary]:
     return sorted(found, key=lambda one: one.updated, reverse=True)
 
 
-def fork_thread(saver: Saver, thread: str, target: str, *, checkpoint: str | None = None) -> int:
+def fork_thread(
+    saver: Saver, thread: str, target: str, *, checkpoint: str | None = None, store: MemoryStore | None = None
+) -> int:
     """Copy a thread up to a checkpoint, the newest if none is named, to a new thread; return how many were copied.
 
     The copy begins without what tasks had begun to write after that checkpoint, and without the checkpoints that
-    subgraphs keep of their own. Raises ConfigError for an unknown thread or checkpoint, and for a target that exists.
+    subgraphs keep of their own. store: the archive of the thread; with it `forget` reaches the copy as it reaches the
+    thread, also if nothing more is said there. Raises ConfigError for an unknown thread or checkpoint, and for a target
+    that exists.
     """
     rows = rows_of(saver)
     if target in rows.threads():
         raise ConfigError(f"there is a thread {target!r} already; name another one to fork to")
     line = _line(rows, thread, checkpoint)
+    if store is not None:
+        # Noted first: a note of a copy that was never made does no harm.
+        with store.engine.begin() as connection:
+            note_copy(connection, thread, target, messages_of(rows, line).keys())
     rows.copy(thread, target, [(one.space, one.id) for one in line])
     return len(line)
 

@@ -32,6 +32,7 @@ __all__ = [
     "records",
     "settings",
     "spaces",
+    "threads",
     "to_microseconds",
 ]
 
@@ -132,6 +133,14 @@ messages = Table(
     Index("archive_messages_record", "record"),
 )
 """Which record a message became; several messages with one text share a record."""
+
+threads = Table(
+    "archive_threads",
+    metadata,
+    Column("namespace", Text, primary_key=True),
+    Column("thread", Text, primary_key=True),
+)
+"""The threads that have run in a namespace, until they are erased: what is archived of them may be nothing."""
 
 items = Table(
     "archive_items",

@@ -1,4 +1,4 @@
-"""Write an archive as JSON lines and read it back: every version, message and item, with its ids and times."""
+"""Write an archive as JSON lines and read it back: every version, message, item and thread, with its ids and times."""
 
 import json
 from collections import Counter
@@ -16,7 +16,16 @@ from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.postings import NO_POSITION
 from deltamem_agents.archive.records import Namespace, content_hash, namespace_key
-from deltamem_agents.archive.tables import UtcTime, from_microseconds, items, messages, records, to_microseconds
+from deltamem_agents.archive.tables import (
+    UtcTime,
+    from_microseconds,
+    items,
+    messages,
+    records,
+    threads,
+    to_microseconds,
+)
+from deltamem_agents.archive.threads import note_said
 from deltamem_agents.archive.writes import NewRecord, last_position
 from deltamem_agents.audit import append
 from deltamem_agents.audit.log import namespace_of
@@ -24,7 +33,7 @@ from deltamem_agents.audit.log import namespace_of
 __all__ = ["Imported", "export_lines", "import_lines"]
 
 _PAGE = 500
-_TABLES = {"record": records, "message": messages, "item": items}
+_TABLES = {"record": records, "message": messages, "item": items, "thread": threads}
 # What is given anew: numbers inside one database, and what follows from the text.
 _LOCAL = {"space", "position", "hash"}
 
@@ -36,11 +45,12 @@ class Imported:
     records: int
     messages: int
     items: int
+    threads: int
     known: int
 
 
 def export_lines(engine: Engine, namespace: Namespace | None = None) -> Iterator[str]:
-    """Yield one JSON object for each version, message and item, of one namespace or of all, in a fixed order.
+    """Yield one JSON object for each version, message, item and thread, of one namespace or of all, in a fixed order.
 
     Times are microseconds since 1970, as they are stored.
     """
@@ -74,14 +84,15 @@ def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
                 fields = json.loads(line)
                 kind = _import_line(connection, dict(fields))
             except (ValueError, KeyError, TypeError) as error:
-                raise RecordInvalidError(f"line {number} is no record, message or item: {error!r}") from error
+                raise RecordInvalidError(f"line {number} is no record, message, item or thread: {error!r}") from error
             counts[kind] += 1
             spaces[fields["namespace"]] += kind != "known"
         for namespace, number in sorted(spaces.items()):
             if number:
                 event = by_program("write", "imported from a file", detail={"rows": number})
                 append(connection, namespace_of(namespace), event)
-    return Imported(counts["record"], counts["message"], counts["item"], counts["known"])
+        note_said(connection)
+    return Imported(counts["record"], counts["message"], counts["item"], counts["thread"], counts["known"])
 
 
 def _line(kind: str, row: RowMapping) -> str:
@@ -112,6 +123,7 @@ def _import_line(connection: Connection, fields: dict[str, Any]) -> str:
         row["hash"] = connection.execute(text).scalar_one_or_none()
         if row["hash"] is None:
             raise ValueError(f"record {row['record']!r} is not there")
+    if kind in {"message", "thread"}:
         return kind if _inserted(connection, kind, row) else "known"
     space = locked_space(connection, kind, key)
     row |= {"space": space.id, "position": space.next_position}

@@ -20,6 +20,7 @@ from deltamem_agents.archive.logged import EXPIRED, log_gone
 from deltamem_agents.archive.postings import NO_POSITION, relink
 from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash, require_storable
 from deltamem_agents.archive.tables import messages, records
+from deltamem_agents.archive.threads import note_threads
 from deltamem_agents.audit import AuditEvent
 
 __all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole_records"]
@@ -31,6 +32,7 @@ def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: d
     writer = _Writer(connection, namespace, space, now)
     added = [writer.add(one) for one in new]
     enter(connection, space.id, writer.entered)
+    note_threads(connection, namespace, {one.thread for one in new if one.thread is not None})
     return added
 
 

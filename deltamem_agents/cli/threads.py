@@ -13,6 +13,7 @@ from deltamem_agents.cli.archive_options import (
     File,
     Index,
     Space,
+    open_store,
     settings_now,
     show_rows,
     write_lines,
@@ -45,13 +46,14 @@ def fork(
     target: Annotated[str, typer.Argument(help="Name of the new thread.")],
     checkpoint: Annotated[str | None, typer.Option(help="Where to fork; the newest if left out.")] = None,
     db: Database = None,
+    archive_db: ArchiveDatabase = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a thread up to a checkpoint to a new thread, working memory included."""
+    """Copy a thread up to a checkpoint to a new thread, working memory included; the archive then knows the copy."""
     from deltamem_agents.threads import fork_thread
 
-    with _checkpointer(db) as saver:
-        count = fork_thread(saver, thread, target, checkpoint=checkpoint)
+    with _checkpointer(db) as saver, open_store(archive_db) as store:
+        count = fork_thread(saver, thread, target, checkpoint=checkpoint, store=store)
     print(
         json.dumps({"thread": target, "checkpoints": count}) if as_json else f"{count} checkpoints copied to {target}"
     )

@@ -15,6 +15,7 @@ from deltamem_agents.archive.outbox import known_index
 from deltamem_agents.archive.places import is_server
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.tables import items, metadata, records
+from deltamem_agents.archive.threads import drop_threads
 from deltamem_agents.forgetting.fingerprints import Needle, blocks_of, found_in
 from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread, remaining
 from deltamem_agents.forgetting.plan import Plan, drop_plans, store_plan
@@ -64,6 +65,8 @@ class Execution:
         with engine.begin() as connection:
             drop_plans(connection, self.earlier)
             store_plan(connection, self.plan)
+            # What an earlier plan has removed may have begun anew since, and be noted for that.
+            drop_threads(connection, set(self.plan.whole).difference(*(old.whole for old in self.earlier)))
         tiers = self.erase_checkpoints()
         self.plan = self.erase_rows(engine)
         tiers |= {

@@ -22,7 +22,7 @@ from deltamem_agents.forgetting.replay import (
 from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored, Write
 from deltamem_agents.forgetting.scrub import Scrubber
 
-__all__ = ["ThreadReport", "erase_from_thread", "remaining", "thread_messages", "whole_units"]
+__all__ = ["ThreadReport", "erase_from_thread", "messages_of", "remaining", "thread_messages", "whole_units"]
 
 _ATTEMPTS = 5
 How = Literal["untouched", "replayed", "rewound"]
@@ -43,9 +43,14 @@ class ThreadReport:
 
 def thread_messages(rows: CheckpointRows, thread: str) -> dict[str, BaseMessage]:
     """Return every message that a checkpoint of the thread holds, by id, in the order of their coming."""
+    return messages_of(rows, rows.load(thread))
+
+
+def messages_of(rows: CheckpointRows, checkpoints: Sequence[Stored]) -> dict[str, BaseMessage]:
+    """Return every message that these checkpoints of one thread hold, as `thread_messages` does."""
     known: dict[bytes, Item] = {}
     found: dict[str, BaseMessage] = {}
-    for stored in _spaces(rows.load(thread)):
+    for stored in _spaces(checkpoints):
         channel = message_channel(stored)
         for one in stored:
             found |= {item.id: item.message for item in items_of(rows, one.values.get(channel), known)}

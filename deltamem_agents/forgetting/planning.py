@@ -71,8 +71,7 @@ def _threads(rows: CheckpointRows, wanted: Wanted, targets: Iterable[Target], kn
         said = {wanted.thread}
     elif wanted.subject is None:
         # An id or a text may be of a message that was never archived.
-        archived = {name for target in targets for name in (target.id, *(name for _, name in target.places))}
-        said |= set() if wanted.ids is not None and wanted.ids <= archived else set(known)
+        said |= set(known)
     return [thread for thread in rows.threads() if thread in said]
 
 

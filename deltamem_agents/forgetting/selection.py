@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from langchain_core.messages import BaseMessage
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, select
 
 from backbone import ConfigError
+from deltamem_agents.archive.dialects import chunks
+from deltamem_agents.archive.items import below
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
-from deltamem_agents.archive.tables import items, messages, records, spaces
+from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
 
-__all__ = ["SUBJECT", "Found", "Target", "Wanted", "find_items", "find_records", "known_threads"]
+__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads"]
 
-_MOST = 5_000  # SQLite takes 32,766 parameters in a statement
 SUBJECT = "subject:"
 """What the tags begin with that say whom a record is about."""
 
@@ -77,48 +78,29 @@ class Target:
     expires: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Hold the records that are asked for, and the threads in which they were said."""
-
-    targets: tuple[Target, ...]
-    threads: frozenset[str]
-
-
-def scope(connection: Connection, wanted: Wanted) -> list[str]:
-    """Return the keys of the namespaces that are meant."""
-    if wanted.namespace is None:
-        return [namespace_key(wanted.owner)]
-    keys = connection.execute(select(spaces.c.namespace).distinct()).scalars()
-    depth = len(wanted.namespace)
-    return [key for key in keys if tuple(json.loads(key))[:depth] == wanted.namespace]
-
-
 def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set[str]]:
-    """Return the threads that the namespaces know, and those of them that no other namespace knows."""
-    keys = scope(connection, wanted)
-    named = messages.c.namespace.in_(keys)
-    mine = set(connection.execute(select(messages.c.thread).where(named).distinct()).scalars())
-    others = set(connection.execute(select(messages.c.thread).where(~named).distinct()).scalars())
-    return mine, mine - others
+    """Return the threads that have run in the namespaces, and those of them that no other namespace knows."""
+    here = _meant(threads.c.namespace, wanted)
+    mine = select(threads.c.thread).where(here)
+    others = select(threads.c.thread).where(~here, threads.c.thread.in_(mine))
+    known = set(connection.execute(mine).scalars())
+    return known, known - set(connection.execute(others).scalars())
 
 
 def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
     """Return the records that are asked for, each with its other versions."""
-    keys = scope(connection, wanted)
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for said in connection.execute(select(messages).where(messages.c.namespace.in_(keys))):
+    for said in connection.execute(select(messages).where(_meant(messages.c.namespace, wanted))):
         places[said.record].append((said.thread, said.message_id))
-    chosen = select(records).where(records.c.namespace.in_(keys))
-    names: frozenset[str] | None = None
+    chosen = select(records).where(_meant(records.c.namespace, wanted))
+    parts = [chosen]
     if wanted.ids is not None:
         named = {record for record, told in places.items() if wanted.ids & {_base(name) for _, name in told}}
-        names = wanted.ids | named
-        chosen = chosen.where(records.c.id.in_(names)) if len(names) <= _MOST else chosen
+        parts = [chosen.where(records.c.id.in_(ids)) for ids in chunks(sorted(wanted.ids | named))]
     found: dict[str, Record] = {}
-    for fields in connection.execute(chosen).mappings():
+    for fields in (row for part in parts for row in connection.execute(part).mappings()):
         record = Record.from_row(fields)
-        if (names is None or record.id in names) and _is_wanted(record, places[record.id], wanted):
+        if _is_wanted(record, places[record.id], wanted):
             found[record.id] = record
     for record in [one for one in found.values() if one.supersedes or one.superseded_by]:
         others = whole_records(connection, namespace_key(record.namespace), [record.id]) - found.keys()
@@ -131,14 +113,18 @@ def find_items(connection: Connection, wanted: Wanted) -> list[str]:
     """Return the ids of a store's items that go with a whole namespace."""
     if wanted.namespace is None or not wanted.everything or wanted.thread is not None:
         return []
-    keys = scope(connection, wanted)
-    return list(connection.execute(select(items.c.id).where(items.c.namespace.in_(keys))).scalars())
+    return list(connection.execute(select(items.c.id).where(_meant(items.c.namespace, wanted))).scalars())
 
 
 def item_texts(connection: Connection, ids: Sequence[str]) -> list[str]:
     """Return what items hold, to be looked for afterwards."""
-    values = connection.execute(select(items.c.texts).where(or_(items.c.id.in_(ids)))).scalars()
+    values = connection.execute(select(items.c.texts).where(items.c.id.in_(ids))).scalars()
     return [text for value in values for text in json.loads(value)]
+
+
+def _meant(namespace: Column[str], wanted: Wanted) -> ColumnElement[bool]:
+    """Return the SQL for rows of the namespaces that are meant."""
+    return namespace == namespace_key(wanted.owner) if wanted.namespace is None else below(namespace, wanted.namespace)
 
 
 def _is_wanted(record: Record, places: Sequence[tuple[str, str]], wanted: Wanted) -> bool:

@@ -116,9 +116,9 @@ def test_export_and_import_make_an_exact_copy(run: Callable[..., tuple[int, str,
     copy = f"sqlite:///{tmp_path}/copy.sqlite"
     assert run("export", "all.jsonl")[0] == 0
     exported = Path("all.jsonl").read_text(encoding="utf-8")
-    assert exported.count("\n") == 3 + 1 + 1
+    assert exported.count("\n") == 3 + 1 + 1 + 1
     counts = json.loads(run("import", "all.jsonl", "--db", copy, "--json")[1])
-    assert counts == {"records": 3, "messages": 1, "items": 1, "known": 0}
+    assert counts == {"records": 3, "messages": 1, "items": 1, "threads": 1, "known": 0}
     assert run("export", "--db", copy)[1] == exported
     found = [json.loads(run("search", "apples", "-n", "user/ann", "--json", *more)[1]) for more in ((), ("--db", copy))]
     assert found[0] == found[1]

@@ -126,6 +126,8 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Ch
     receipt = run("forget", "-n", "acme", "--query", "turn 1 ", "--json")
     assert receipt["complete"]
     assert receipt["digests"] == preview["digests"]
+    assert receipt["threads"] == ["copy", "t"]
+    assert "turn 1 " not in json.dumps(run("threads", "export", "copy"))
     assert run("threads", "rollback", "t", place, "-n", "acme", "--json")["complete"]
     assert run("threads", "delete", "copy", "-n", "acme", "--json")["complete"]
     assert run("threads", "delete", "t", "-n", "acme", "--json")["complete"]
