@@ -1,6 +1,7 @@
 """Hold what the commands about an archive share: their options, how they open it, and how they print records."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -127,9 +128,10 @@ def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[obj
 
 
 def write_lines(file: Path | None, lines: Iterable[str]) -> None:
-    """Write lines to a file, or to standard output where there is none."""
+    """Write lines to a file that only its owner can read, or to standard output where there is none."""
     if file is None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return
-    with file.open("w", encoding="utf-8") as stream:
+    created = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(created, "w", encoding="utf-8") as stream:
         stream.writelines(f"{line}\n" for line in lines)

@@ -112,9 +112,10 @@ def test_verify_and_rebuild(
 
 
 def test_export_and_import_make_an_exact_copy(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    """The copy exports the same lines, is searched alike, and importing again adds nothing."""
+    """The copy exports the same lines, is searched alike, and importing again adds nothing; the file is the owner's."""
     copy = f"sqlite:///{tmp_path}/copy.sqlite"
     assert run("export", "all.jsonl")[0] == 0
+    assert Path("all.jsonl").stat().st_mode & 0o777 == 0o600
     exported = Path("all.jsonl").read_text(encoding="utf-8")
     assert exported.count("\n") == 3 + 1 + 1 + 1
     counts = json.loads(run("import", "all.jsonl", "--db", copy, "--json")[1])
