@@ -10,8 +10,9 @@ from deltamem_agents.policy import Decision, Present, Retain, Retrieve
 from deltamem_agents.recalled import Shown
 from deltamem_agents.running import current_place
 
-__all__ = ["absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
+__all__ = ["LEFT_OUT", "absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
 
+LEFT_OUT = "the reason quotes the text and is left out"
 _QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
 
 
@@ -103,7 +104,7 @@ def absorbed(turns: Sequence[TurnReport]) -> list[AuditEvent]:
 def without_quotes(reason: str, text: str) -> str:
     """Return a reason as the log may hold it; one that quotes the text, whoever wrote its policy, is left out."""
     quoted = any(reason[at : at + _QUOTE] in text for at in range(len(reason) - _QUOTE + 1))
-    return "the reason quotes the text and is left out" if quoted or (text and reason == text) else reason
+    return LEFT_OUT if quoted or (text and reason == text) else reason
 
 
 def _event(action: str, decision: Decision, text: str, **fields: object) -> AuditEvent:

@@ -112,8 +112,11 @@ def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime)
     log_items(connection, by_program("write", "stored as an item"), [row])
 
 
-def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent) -> int:
-    """Delete the chosen items, and say so in the audit log; return how many there were."""
+def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent | None = None) -> int:
+    """Delete the chosen items; return how many there were.
+
+    logged: what the audit log says of each; None where the caller says it.
+    """
     owners = connection.execute(select(items.c.space).where(chosen).distinct()).scalars().all()
     if not owners:
         return 0
@@ -121,7 +124,8 @@ def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: Au
     gone = connection.execute(items.delete().where(chosen).returning(items)).mappings().all()
     for space in owners:
         leave(connection, space, [_entry(dict(row)) for row in gone if row["space"] == space])
-    log_items(connection, logged, [dict(row) for row in gone])
+    if logged is not None:
+        log_items(connection, logged, [dict(row) for row in gone])
     return len(gone)
 
 

@@ -1,20 +1,20 @@
 """Decide what goes: what was asked for, less what a policy keeps."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from langchain_core.messages import BaseMessage
 from sqlalchemy import Engine
 
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.records import content_hash
-from deltamem_agents.forgetting.fingerprints import needles_of, pieces_of
+from deltamem_agents.audited import LEFT_OUT, without_quotes
+from deltamem_agents.forgetting.fingerprints import SHORTEST, needles_of, pieces_of
 from deltamem_agents.forgetting.histories import thread_messages, whole_units
 from deltamem_agents.forgetting.plan import Erased, Plan
 from deltamem_agents.forgetting.receipt import Held
 from deltamem_agents.forgetting.rows import CheckpointRows
-from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, item_texts, known_threads
+from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, traces
 from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
 
 __all__ = ["make_plan"]
@@ -34,26 +34,16 @@ def make_plan(
 
     rows: the checkpoints, None where no checkpointer was given.
     """
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        targets = find_records(connection, wanted)
-        items = find_items(connection, wanted)
-        texts = item_texts(connection, items)
-        threads, own = known_threads(connection, wanted)
-    draft = _Draft(policy, wanted)
-    for target in targets:
-        draft.ask(target)
-    if rows is not None:
-        for thread in _threads(rows, wanted, targets, threads):
-            draft.add_thread(thread, thread_messages(rows, thread), alone=thread in own | {wanted.thread})
-    texts += draft.texts
+    draft = _asked(engine, rows, policy, wanted)
+    texts = [text for text in dict.fromkeys(draft.texts) if text]
     return Plan(
         owner=wanted.owner,
-        reason=reason,
+        reason=_without_texts(reason, wanted.query, texts),
         actor=actor,
         secure=secure,
         records=tuple(draft.records),
         detached=tuple(draft.detached),
-        items=tuple(items),
+        items=tuple(draft.items),
         messages={thread: tuple(sorted(names)) for thread, names in sorted(draft.messages.items())},
         whole=tuple(draft.whole),
         erased=tuple(draft.erased),
@@ -62,6 +52,21 @@ def make_plan(
         texts=len(texts),
         short=sum(not pieces_of(text.encode("utf-8", "surrogatepass")) for text in texts),
     )
+
+
+def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wanted: Wanted) -> "_Draft":
+    """Ask the policies about everything that is wanted."""
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        targets = find_records(connection, wanted)
+        items = find_items(connection, wanted)
+        threads, own = known_threads(connection, wanted)
+    draft = _Draft(engine, policy, wanted)
+    for target in [*targets, *items]:
+        draft.ask([target])
+    if rows is not None:
+        for thread in _threads(rows, wanted, targets, threads):
+            draft.add_thread(thread, thread_messages(rows, thread), alone=thread in own | {wanted.thread})
+    return draft
 
 
 def _threads(rows: CheckpointRows, wanted: Wanted, targets: Iterable[Target], known: Collection[str]) -> list[str]:
@@ -75,69 +80,121 @@ def _threads(rows: CheckpointRows, wanted: Wanted, targets: Iterable[Target], kn
     return [thread for thread in rows.threads() if thread in said]
 
 
+def _without_texts(reason: str, query: str | None, texts: Iterable[str]) -> str:
+    """Return a reason as the audit log may hold it for good: without what is to be forgotten."""
+    if query is not None and len(query) >= SHORTEST and query.casefold() in reason.casefold():
+        return LEFT_OUT
+    for text in texts:
+        reason = without_quotes(reason, text)
+    return reason
+
+
 @dataclass
 class _Draft:
     """Gather what goes while the policies are asked about it."""
 
+    engine: Engine
     policy: PolicyChain
     wanted: Wanted
     records: list[str] = field(default_factory=list)
     detached: list[tuple[str, str]] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
     erased: list[Erased] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    messages: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    messages: dict[str, set[str]] = field(default_factory=dict)
     _archived: set[tuple[str, str]] = field(default_factory=set)
     _kept: set[tuple[str, str]] = field(default_factory=set)
 
-    def ask(self, target: Target) -> bool:
-        """Ask the policies about a record or message, and note what becomes of it."""
-        thread = target.places[0][0] if target.places else None
-        context = PolicyContext(target.namespace or self.wanted.owner, thread)
-        decision = self.policy.forget(target, context)
-        digest = content_hash(target.text)
-        if target.archived:
-            self._archived |= set(target.places)
-        if decision.action == "keep":
-            self.held.append(Held(id=target.id, digest=digest, reason=decision.reason, policy=decision.policy))
-            self._kept |= set(target.places)
-            return False
-        self._note(target, digest, thread, decision)
-        return True
+    def ask(self, targets: Sequence[Target]) -> bool:
+        """Ask the policies about what goes together or not at all, and note what becomes of it."""
+        answers = self._answers(targets)
+        self._note(answers)
+        return bool(answers)
 
     def add_thread(self, thread: str, found: dict[str, BaseMessage], *, alone: bool) -> None:
         """Decide about the messages of a thread; the thread goes as a whole if all of it does, and it is alone here."""
         chosen = {name for said, name in self._archived - self._kept if said == thread}
         for name, message in found.items():
-            if (thread, name) in self._archived:
+            if (thread, name) in self._archived or not self.wanted.wants(name, message):
                 continue
-            if self.wanted.wants(name, message) and self.ask(_as_target(name, message, thread)):
+            # A record that is asked for is asked about by now, unless it lacks what the message says.
+            unsaid = self.wanted.query is not None
+            if self.ask(self._targets(thread, name, message) if unsaid else [_as_target(name, message, thread)]):
                 chosen.add(name)
         kept = {name for said, name in self._kept if said == thread}
         if self.wanted.everything and not kept and alone:
             self.whole.append(thread)
-            self.messages.pop(thread, None)
-            return
-        units = whole_units(found, chosen)
-        # A tool call and its result go together, unless one of them is kept.
-        going = chosen if units & kept else units
-        for name in going - chosen:
-            self.texts.append(found[name].text)
-        # One that no checkpoint has any more may still be in a memory.
-        self.messages[thread] = going | chosen
-        if not self.messages[thread]:
-            del self.messages[thread]
+            going = set(found)
+        else:
+            # One that no checkpoint has any more may still be in a memory.
+            going = chosen | self._companions(thread, found, chosen, kept)
+            if going:
+                self.messages[thread] = going
+        # A record may say less than its message: it has no tool calls, and may be redacted.
+        self.texts += [text for name, message in found.items() if name in going for text in traces(message)]
 
-    def _note(self, target: Target, digest: str, thread: str | None, decision: Forget) -> None:
-        self.texts.append(target.text)
-        name = target.id if target.archived else None
-        about = {"policy": decision.policy, "version": decision.version, "reason": decision.reason}
-        self.erased.append(Erased(digest=digest, record=name, thread=thread, **about))
-        if target.detached and self.wanted.thread is not None:
-            self.detached.append((target.id, self.wanted.thread))
-        elif target.archived:
-            self.records.append(target.id)
+    def _companions(
+        self, thread: str, found: dict[str, BaseMessage], chosen: Collection[str], kept: Collection[str]
+    ) -> set[str]:
+        """Return the tool calls and results that make no sense without those chosen, unless one of them is kept."""
+        names = whole_units(found, chosen) - {*chosen, *kept}
+        asked = {name: self._answers(self._targets(thread, name, found[name])) for name in sorted(names)}
+        held = {name for name, answers in asked.items() if not answers}
+        going = names - whole_units(found, held | {*kept})
+        for name in sorted(going):
+            self._note(asked[name])
+        return going
+
+    def _targets(self, thread: str, name: str, message: BaseMessage) -> Sequence[Target]:
+        """Describe a message by its record, all versions; a record that is other messages too is not to go with it."""
+        wanted = Wanted(self.wanted.owner, frozenset({name}), thread=thread, namespace=self.wanted.namespace)
+        with self.engine.connect().execution_options(**READ_ONLY) as connection:
+            found = find_records(connection, wanted)
+        place = (thread, name)
+        own = [one for one in found if place in one.places]
+        if not own:
+            return [_as_target(name, message, thread)]
+        if all(not one.detached and {*one.places} <= {place} for one in found):
+            return found
+        return [replace(one, kind="message", places=(place,), detached=False) for one in own]
+
+    def _answers(self, targets: Sequence[Target]) -> list[tuple[Target, Forget]]:
+        """Ask the policies; return their leave to erase all of it, or nothing, and note why, if they keep any."""
+        answers = []
+        for target in targets:
+            thread = target.places[0][0] if target.places else None
+            decision = self.policy.forget(target, PolicyContext(target.namespace or self.wanted.owner, thread))
+            if target.kind == "record":
+                self._archived |= set(target.places)
+            if decision.action == "erase":
+                answers.append((target, decision))
+                continue
+            digest, reason = content_hash(target.text), without_quotes(decision.reason, target.text)
+            self.held.append(Held(id=target.id, digest=digest, reason=reason, policy=decision.policy))
+            self._kept |= set(target.places)
+        return answers if len(answers) == len(targets) else []
+
+    def _note(self, answers: Iterable[tuple[Target, Forget]]) -> None:
+        for target, decision in answers:
+            self.texts += target.parts or [target.text]
+            self.erased.append(
+                Erased(
+                    digest=content_hash(target.text),
+                    record=None if target.kind == "message" else target.id,
+                    thread=target.places[0][0] if target.places else None,
+                    policy=decision.policy,
+                    version=decision.version,
+                    reason=without_quotes(decision.reason, target.text),
+                )
+            )
+            if target.kind == "item":
+                self.items.append(target.id)
+            elif target.detached and self.wanted.thread is not None:
+                self.detached.append((target.id, self.wanted.thread))
+            elif target.kind == "record":
+                self.records.append(target.id)
 
 
 def _as_target(name: str, message: BaseMessage, thread: str) -> Target:

@@ -23,9 +23,8 @@ def erase_record(connection: Connection, plan: Plan) -> Plan:
         delete_where(connection, records.c.id.in_(ids))
     for record, thread in plan.detached:
         _detach(connection, record, thread)
-    said = AuditEvent(action="forget", actor=plan.actor, reason=plan.reason)
     for ids in chunks(plan.items):
-        remove_where(connection, items.c.id.in_(ids), said)
+        remove_where(connection, items.c.id.in_(ids))
     entry = append_all(connection, plan.owner, _events(plan))[-1]
     reference = AuditReference(namespace=entry.namespace, seq=entry.seq, digest=entry.digest)
     return plan.model_copy(update={"audit": reference})
@@ -71,7 +70,8 @@ def _events(plan: Plan) -> list[AuditEvent]:
         )
         for held in plan.held
     ]
+    because = AuditEvent(action="forget", actor=plan.actor, reason=plan.reason)
     counts = {"records": len(plan.records), "items": len(plan.items), "held": len(plan.held)}
     said = {"messages": sum(map(len, plan.messages.values())), "threads": len(plan.threads)}
     detail: dict[str, JsonValue] = {**counts, **said, "secure": plan.secure}
-    return [*events, AuditEvent(action="forget", actor=plan.actor, reason=plan.reason, detail=detail)]
+    return [*events, because.model_copy(update={"detail": detail})]

@@ -2,9 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage
 from sqlalchemy import Column, ColumnElement, Connection, select
@@ -12,12 +13,13 @@ from sqlalchemy import Column, ColumnElement, Connection, select
 from backbone import ConfigError
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.items import below
-from deltamem_agents.archive.records import Namespace, Record, namespace_key
+from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key
 from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
 
-__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads"]
+__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "traces"]
 
+_TELLING = 24  # characters; a shorter argument, such as the name of a file, may stand anywhere for anything
 SUBJECT = "subject:"
 """What the tags begin with that say whom a record is about."""
 
@@ -56,14 +58,20 @@ class Wanted:
         """Tell whether a text has what is looked for."""
         return self.query is None or self.query.casefold() in text.casefold()
 
+    def _is_said(self, message: BaseMessage) -> bool:
+        return self.says(message.text) or any(map(self.says, _leaves(_told(message))))
+
     def wants(self, name: str, message: BaseMessage) -> bool:
         """Tell whether a message that is not in the record is asked for."""
-        return self.subject is None and (self.ids is None or name in self.ids) and self.says(message.text)
+        return self.subject is None and (self.ids is None or name in self.ids) and self._is_said(message)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Show a policy what is to be erased. places: the messages it is, as (thread, id)."""
+    """Show a policy what is to be erased: a record, an item of a store, or a message that only checkpoints hold.
+
+    places: the messages it is, as (thread, id). parts: what is to be looked for afterwards instead of the text.
+    """
 
     id: str
     text: str
@@ -73,9 +81,10 @@ class Target:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     namespace: Namespace = ()
     places: tuple[tuple[str, str], ...] = ()
-    archived: bool = False
+    kind: Literal["record", "item", "message"] = "message"
     detached: bool = False
     expires: datetime | None = None
+    parts: tuple[str, ...] = ()
 
 
 def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set[str]]:
@@ -90,8 +99,14 @@ def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set
 def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
     """Return the records that are asked for, each with its other versions."""
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for said in connection.execute(select(messages).where(_meant(messages.c.namespace, wanted))):
-        places[said.record].append((said.thread, said.message_id))
+    here = _meant(messages.c.namespace, wanted)
+    said = select(messages).where(here)
+    if wanted.thread is not None:
+        said = said.where(
+            messages.c.record.in_(select(messages.c.record).where(here, messages.c.thread == wanted.thread))
+        )
+    for row in connection.execute(said):
+        places[row.record].append((row.thread, row.message_id))
     chosen = select(records).where(_meant(records.c.namespace, wanted))
     parts = [chosen]
     if wanted.ids is not None:
@@ -109,17 +124,48 @@ def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
     return [_target(record, places[record.id], wanted.thread) for record in found.values()]
 
 
-def find_items(connection: Connection, wanted: Wanted) -> list[str]:
-    """Return the ids of a store's items that go with a whole namespace."""
+def find_items(connection: Connection, wanted: Wanted) -> list[Target]:
+    """Return a store's items that go with a whole namespace; the text of one is its value as JSON."""
     if wanted.namespace is None or not wanted.everything or wanted.thread is not None:
         return []
-    return list(connection.execute(select(items.c.id).where(_meant(items.c.namespace, wanted))).scalars())
+    found = connection.execute(select(items).where(_meant(items.c.namespace, wanted)))
+    return [
+        Target(
+            row.id,
+            row.value,
+            "item",
+            int(Trust.MEDIUM),
+            created=row.created,
+            namespace=tuple(json.loads(row.namespace)),
+            kind="item",
+            parts=(row.value, *_long(json.loads(row.value))),
+        )
+        for row in found
+    ]
 
 
-def item_texts(connection: Connection, ids: Sequence[str]) -> list[str]:
-    """Return what items hold, to be looked for afterwards."""
-    values = connection.execute(select(items.c.texts).where(items.c.id.in_(ids))).scalars()
-    return [text for value in values for text in json.loads(value)]
+def traces(message: BaseMessage) -> list[str]:
+    """Return what is to be looked for when a message is gone: its text, and the longer texts that it tells tools."""
+    return [str(message.text), *_long(_told(message))]
+
+
+def _told(message: BaseMessage) -> list[Any]:
+    """Return the arguments of a message's tool calls."""
+    calls = [*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ())]
+    return [call["args"] for call in calls]
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Yield every text and number of a JSON value."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _long(value: Any) -> list[str]:
+    return [text for text in _leaves(value) if len(text) >= _TELLING]
 
 
 def _meant(namespace: Column[str], wanted: Wanted) -> ColumnElement[bool]:
@@ -148,7 +194,7 @@ def _target(record: Record, places: Sequence[tuple[str, str]], thread: str | Non
         record.created,
         record.namespace,
         mine,
-        archived=True,
+        "record",
         detached=len(mine) < len(places),
     )
 
