@@ -94,11 +94,11 @@ class HybridMemory(ArchiveReview):
     ) -> ForgetReceipt:
         """Erase from every tier what all of these name, and return a receipt that proves it.
 
-        ids: of records or messages. query: what says this text, letter case aside. thread: what was said there; alone,
-        the whole thread. namespace: this memory's or one below it, with all that is in there. subject: records with the
-        tag subject:NAME. Policies are asked first; what they keep is in the receipt. secure: files are written anew, so
-        that no byte is left, and searched; False only deletes. dry_run: nothing is changed, the receipt says what would
-        go. A call that was cut off is finished by the next one.
+        ids: of records or messages. query: what says this text, or tells it to a tool, letter case aside. thread: what
+        was said there; alone, the whole thread. namespace: this memory's or one below it, with all that is in there.
+        subject: records with the tag subject:NAME. Policies are asked first; what they keep is in the receipt. secure:
+        files are written anew, so that no byte is left, and searched; False only deletes. dry_run: nothing is changed,
+        the receipt says what would go. A call that was cut off is finished by the next one.
 
         Raises ConfigError if nothing is named, or for a checkpointer that cannot be rewritten; DeltaMemError if a
         thread goes on all the while.
@@ -106,17 +106,10 @@ class HybridMemory(ArchiveReview):
         self._writer.flush()
         chosen = None if ids is None else frozenset(ids)
         wanted = Wanted(self.namespace, chosen, query, thread, namespace, subject)
-        return forget(
-            self.store,
-            self.policy,
-            wanted,
-            reason=reason,
-            actor=actor,
-            checkpointer=self.checkpointer,
-            model=self.model,
-            secure=secure,
-            dry_run=dry_run,
-        )
+        return self._forget(wanted, reason=reason, actor=actor, secure=secure, dry_run=dry_run)
+
+    def _forget(self, wanted: Wanted, **how: Any) -> ForgetReceipt:
+        return forget(self.store, self.policy, wanted, checkpointer=self.checkpointer, model=self.model, **how)
 
     def fork(self, thread: str, target: str, *, checkpoint: str | None = None) -> int:
         """Copy a thread up to a checkpoint, the newest if none is named, to a new one; return how many were copied.
@@ -131,14 +124,16 @@ class HybridMemory(ArchiveReview):
     def rollback(self, thread: str, checkpoint: str, *, reason: str = "rolled back") -> ForgetReceipt:
         """Take a thread back to a checkpoint: window and working memory, and the archive's records of what came after.
 
-        Newer checkpoints are removed; records are forgotten as `forget` does it, and so policies can keep them. Raises
-        ConfigError for an unknown thread or checkpoint, and without a checkpointer.
+        Newer checkpoints are removed, which the receipt and the audit log say; records are forgotten as `forget` does
+        it, and so policies can keep them. Raises ConfigError for an unknown thread or checkpoint, and without a
+        checkpointer; DeltaMemError if the thread goes on meanwhile.
         """
         saver = self._checkpointer("roll a thread back")
         self._writer.flush()
-        since, left = roll_checkpoints_back(saver, thread, checkpoint)
-        later = archived_since(self.store.engine, self.namespace, thread, since, left)
-        return self.forget(ids=later, thread=thread, reason=reason)
+        rolled = roll_checkpoints_back(saver, thread, checkpoint)
+        later = archived_since(self.store.engine, self.namespace, rolled)
+        wanted = Wanted(self.namespace, frozenset(later), thread=thread)
+        return self._forget(wanted, reason=reason, rolled=rolled)
 
     def _checkpointer(self, what: str) -> BaseCheckpointSaver[Any]:
         if self.checkpointer is None:

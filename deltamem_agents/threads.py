@@ -8,12 +8,14 @@ from typing import Any
 from langchain_core.messages import BaseMessage, messages_to_dict
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-from backbone import ConfigError
+from backbone import ConfigError, DeltaMemError
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_copy
 from deltamem_agents.forgetting.histories import messages_of, thread_messages
-from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Stored
+from deltamem_agents.forgetting.rollback import RolledBack
+from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored
 from deltamem_agents.forgetting.savers import rows_of
+from deltamem_agents.forgetting.selection import traces
 from deltamem_agents.memory_cell import memory_from
 
 __all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "roll_checkpoints_back"]
@@ -86,26 +88,37 @@ def export_thread(saver: Saver, thread: str) -> dict[str, Any]:
     }
 
 
-def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> tuple[datetime, set[str]]:
-    """Remove what is newer than a checkpoint; return when that was made, and the messages that are left in the thread.
+def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> RolledBack:
+    """Remove what is newer than a checkpoint, and return what that was.
 
     What tasks had written after it goes as well, so that the thread waits where it was then. Raises ConfigError for an
-    unknown thread or checkpoint.
+    unknown thread or checkpoint, DeltaMemError if the thread goes on meanwhile.
     """
     rows = rows_of(saver)
     last = _line(rows, thread, checkpoint)[-1]
+    head = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": last.id}})
+    if head is None:
+        raise ConfigError(f"checkpoint {checkpoint!r} of thread {thread!r} is gone; somebody else uses the thread")
     stored = rows.load(thread)
+    before = messages_of(rows, stored)
     newer = [(one.space, one.id) for one in stored if one.id > last.id]
+    writes = {write.key: DROPPED for write in last.writes}
+    moved = DeltaMemError(f"thread {thread!r} goes on while it is rolled back; stop its agent, and roll back again")
+    try:
+        # First, because it finds out whether the thread goes on, and then nothing is gone yet.
+        rows.save(thread, stored, {(last.space, last.id): Change(writes=writes)} if writes else {})
+    except Moved:
+        raise moved from None
     if newer:
         rows.remove(thread, newer)
-    left = [one for one in stored if one.id <= last.id]
-    writes = {write.key: DROPPED for write in last.writes}
-    if writes:
-        rows.save(thread, left, {(last.space, last.id): Change(writes=writes)})
-    found = saver.get_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": "", "checkpoint_id": last.id}})
-    if found is None:
-        raise ConfigError(f"checkpoint {checkpoint!r} of thread {thread!r} is gone; somebody else uses the thread")
-    return datetime.fromisoformat(found.checkpoint["ts"]), set(thread_messages(rows, thread))
+    left = rows.load(thread)
+    if any(one.id > last.id for one in left):
+        raise moved
+    after = messages_of(rows, left)
+    made = datetime.fromisoformat(head.checkpoint["ts"])
+    texts = {text for message in before.values() for text in traces(message)}
+    texts -= {text for message in after.values() for text in traces(message)}
+    return RolledBack(thread, last.id, made, set(after), len(newer) if newer or writes else None, texts)
 
 
 def _line(rows: CheckpointRows, thread: str, checkpoint: str | None) -> Sequence[Stored]:

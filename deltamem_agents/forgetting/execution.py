@@ -101,6 +101,8 @@ class Execution:
         reports = [erase_from_thread(self.rows, t, frozenset(gone), absorb) for t, gone in self.plan.messages.items()]
         rewritten = sum(report.checkpoints for report in reports)
         note = f"{len(whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
+        removed = sum(count for _, _, count in self.plan.rolled)
+        note += f", {removed} removed by a rollback" if self.plan.rolled else ""
         erased = sum(map(len, self.plan.messages.values()))
         return {"checkpoints": Tier(erased=erased, note=note), "working_memory": _memory_tier(reports)}
 

@@ -11,6 +11,7 @@ from deltamem_agents.forgetting.execution import Execution, receipt_of, standing
 from deltamem_agents.forgetting.plan import Plan, merged, pending_plans
 from deltamem_agents.forgetting.planning import make_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Tier, TierName
+from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
 from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.forgetting.selection import Wanted
@@ -31,13 +32,16 @@ def forget(
     model: Runnable[Any, Any] | None = None,
     secure: bool = True,
     dry_run: bool = False,
+    rolled: RolledBack | None = None,
 ) -> ForgetReceipt:
     """Erase what is wanted, as far as the policies let it go; `HybridMemory.forget` describes the rest.
+
+    rolled: what a rollback has removed already; files, audit log and receipt treat it as erased here.
 
     A call that was cut off is finished by the next one of the same namespace, whatever that asks for.
     """
     rows = None if checkpointer is None else rows_of(checkpointer)
-    plan = make_plan(store.engine, rows, policy, wanted, reason=reason, actor=actor, secure=secure)
+    plan = make_plan(store.engine, rows, policy, wanted, reason=reason, actor=actor, secure=secure, rolled=rolled)
     if rows is not None:
         roots = {thread: root for thread in plan.whole if (root := rows.first(thread)) is not None}
         plan = plan.model_copy(update={"roots": roots})

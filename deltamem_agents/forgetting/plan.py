@@ -36,6 +36,7 @@ class Plan(BaseModel):
     owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
     has said the same, and the thread that has not. messages: ids by thread. whole: threads that go as a whole.
     roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
+    rolled: threads that were rolled back, to which checkpoint, and how many newer ones are gone.
     needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
     is erased.
     """
@@ -51,6 +52,7 @@ class Plan(BaseModel):
     messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     whole: tuple[str, ...] = ()
     roots: dict[str, str] = Field(default_factory=dict)
+    rolled: tuple[tuple[str, str, int], ...] = ()
     erased: tuple[Erased, ...] = ()
     held: tuple[Held, ...] = ()
     needles: tuple[tuple[int, int, int, int], ...] = ()
@@ -61,12 +63,12 @@ class Plan(BaseModel):
     @property
     def threads(self) -> tuple[str, ...]:
         """Return the threads whose checkpoints change or go."""
-        return tuple(sorted({*self.messages, *self.whole}))
+        return tuple(sorted({*self.messages, *self.whole, *(thread for thread, _, _ in self.rolled)}))
 
     @property
     def empty(self) -> bool:
         """Tell whether there is nothing to erase."""
-        return not (self.records or self.detached or self.items or self.messages or self.whole)
+        return not (self.records or self.detached or self.items or self.messages or self.whole or self.rolled)
 
     def fingerprints(self) -> list[Needle]:
         """Return the needles."""
@@ -81,7 +83,7 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         moved = tuple((text + plan.texts, *rest) for text, *rest in old.needles if text in fresh)
         together: dict[str, Any] = {
             name: tuple(dict.fromkeys((*getattr(old, name), *getattr(plan, name))))
-            for name in ("records", "detached", "items", "whole", "held")
+            for name in ("records", "detached", "items", "whole", "rolled", "held")
         }
         who = [
             one.model_copy(update={"actor": one.actor or old.actor, "reason": one.reason or old.reason})

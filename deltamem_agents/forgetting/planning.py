@@ -13,6 +13,7 @@ from deltamem_agents.forgetting.fingerprints import SHORTEST, needles_of, pieces
 from deltamem_agents.forgetting.histories import thread_messages, whole_units
 from deltamem_agents.forgetting.plan import Erased, Plan
 from deltamem_agents.forgetting.receipt import Held
+from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
 from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, traces
 from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
@@ -29,12 +30,15 @@ def make_plan(
     reason: str,
     actor: str,
     secure: bool,
+    rolled: RolledBack | None = None,
 ) -> Plan:
     """Return what goes from every tier; nothing is changed yet.
 
-    rows: the checkpoints, None where no checkpointer was given.
+    rows: the checkpoints, None where no checkpointer was given. rolled: what a rollback has removed from them already.
     """
     draft = _asked(engine, rows, policy, wanted)
+    if rolled is not None:
+        draft.texts += rolled.texts
     texts = [text for text in dict.fromkeys(draft.texts) if text]
     return Plan(
         owner=wanted.owner,
@@ -46,6 +50,7 @@ def make_plan(
         items=tuple(draft.items),
         messages={thread: tuple(sorted(names)) for thread, names in sorted(draft.messages.items())},
         whole=tuple(draft.whole),
+        rolled=() if rolled is None else rolled.named,
         erased=tuple(draft.erased),
         held=tuple(draft.held),
         needles=tuple((n.text, n.size, n.start, n.whole) for n in needles_of(texts)),

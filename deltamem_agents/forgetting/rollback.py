@@ -1,6 +1,7 @@
-"""Find what the archive holds of a thread beyond a point in time."""
+"""Say what a rollback has taken from a thread, and find what the archive holds of it."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Engine, select
@@ -9,16 +10,35 @@ from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.records import Namespace, namespace_key
 from deltamem_agents.archive.tables import messages, records
 
-__all__ = ["archived_since"]
+__all__ = ["RolledBack", "archived_since"]
 
 
-def archived_since(
-    engine: Engine, namespace: Namespace, thread: str, since: datetime, left: Collection[str]
-) -> list[str]:
-    """Return the ids of a thread's messages that were archived after a time and are not among those left."""
-    named = (messages.c.namespace == namespace_key(namespace)) & (messages.c.thread == thread)
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """Hold what a rollback has left and taken.
+
+    made: when the checkpoint was made that is the newest now. left: ids of the thread's messages. removed: how many
+    checkpoints are gone, None if nothing has changed. texts: what they said, and the others do not.
+    """
+
+    thread: str
+    checkpoint: str
+    made: datetime
+    left: Collection[str]
+    removed: int | None
+    texts: Collection[str]
+
+    @property
+    def named(self) -> tuple[tuple[str, str, int], ...]:
+        """Return thread, checkpoint and number as a plan holds them; nothing if nothing has changed."""
+        return () if self.removed is None else ((self.thread, self.checkpoint, self.removed),)
+
+
+def archived_since(engine: Engine, namespace: Namespace, rolled: RolledBack) -> list[str]:
+    """Return the ids of a thread's messages that were archived after its checkpoint was made and are not left in it."""
+    named = (messages.c.namespace == namespace_key(namespace)) & (messages.c.thread == rolled.thread)
     joined = messages.join(records, messages.c.record == records.c.id)
-    chosen = select(messages.c.message_id).select_from(joined).where(named, records.c.created > since)
+    chosen = select(messages.c.message_id).select_from(joined).where(named, records.c.created > rolled.made)
     with engine.connect().execution_options(**READ_ONLY) as connection:
         found = {name.partition("#")[0] for name in connection.execute(chosen).scalars()}
-    return sorted(found - set(left))
+    return sorted(found - set(rolled.left))

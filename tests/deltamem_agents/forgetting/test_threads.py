@@ -9,9 +9,10 @@ import pytest
 from langchain_core.messages import AIMessage
 from typer.testing import CliRunner
 
-from backbone import ConfigError
+from backbone import ConfigError, DeltaMemError
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from, open_checkpointer
 from deltamem_agents.cli.app import app
+from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.threads import export_thread, fork_thread, list_threads
 from tests.deltamem_agents.forgetting.conftest import SCRIPT, scripted, talk
 from tests.deltamem_agents.forgetting.test_replay import SMALL, config, ids
@@ -87,6 +88,44 @@ def test_rollback_takes_both_tiers_back(threads: Threads) -> None:
     assert ids(threads.graph.get_state(config("t")).values)[-2:] == ["u8", "a8"]
     with pytest.raises(ConfigError, match="no checkpoint"):
         threads.memory.rollback("t", "nowhere")
+
+
+def test_a_rollback_says_what_it_removed_though_none_of_it_was_archived(threads: Threads) -> None:
+    """The receipt names the thread, the log the checkpoint; a second rollback to the same place has nothing to say."""
+    threads.talk("t", range(2))
+    place = threads.graph.get_state(config("t")).config["configurable"]["checkpoint_id"]
+    talk(threads.graph, threads.replies, "t", [2, 3])
+    receipt = threads.memory.rollback("t", place)
+    assert (receipt.complete, receipt.threads) == (True, ("t",))
+    assert "removed by a rollback" in receipt.tiers["checkpoints"].note
+    assert receipt.scan is not None
+    assert (receipt.scan.hits, receipt.scan.texts) == (0, 4)
+    total, named = threads.memory.store.records.audit_entries(SPACE, action="forget")
+    assert (named.thread, named.checkpoint, total.detail["threads"]) == ("t", place, 1)
+    assert int(str(named.detail["checkpoints"])) >= 4
+    again = threads.memory.rollback("t", place)
+    assert (again.threads, again.tiers["bytes"].note) == ((), "nothing was erased")
+
+
+def test_a_thread_that_goes_on_is_not_rolled_back(threads: Threads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error says what to do, and nothing is gone."""
+    threads.talk("t", range(2))
+    place = threads.graph.get_state(config("t")).config["configurable"]["checkpoint_id"]
+    threads.talk("t", range(2, 3))
+    kind = type(rows_of(threads.saver))
+    real, seen = kind.load, []
+
+    def late(rows: Any, thread: str) -> Any:
+        found = real(rows, thread)
+        seen.append(thread)
+        if len(seen) == 2:
+            talk(threads.graph, threads.replies, "t", [3])
+        return found
+
+    monkeypatch.setattr(kind, "load", late)
+    with pytest.raises(DeltaMemError, match="goes on while it is rolled back"):
+        threads.memory.rollback("t", place)
+    assert ids(threads.graph.get_state(config("t")).values)[-2:] == ["u3", "a3"]
 
 
 def test_an_export_is_json(threads: Threads) -> None:
