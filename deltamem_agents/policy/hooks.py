@@ -29,7 +29,7 @@ class RecordLike(Protocol):
 
     @property
     def source(self) -> str:
-        """Say where it came from: user, agent, system, tool:<name>, web or import."""
+        """Say where it came from: user, agent, system, tool:<name>, web, import or item (of a store)."""
 
     @property
     def trust(self) -> int:
