@@ -29,8 +29,8 @@ class Finished:
 def run_confined(arguments: Sequence[str], folder: Path, *, seconds: float, characters: int) -> Finished:
     """Run a program in `folder`; when its time is up, it and everything it has started are killed.
 
-    It reads no input and sees no variable of this process but PATH, so that no key in the environment leaves by way of
-    a test. Raises FileNotFoundError if there is no such program.
+    It reads no input and sees no variable of this process but PATH and HOME, where compilers keep what they have built,
+    so that no key in the environment leaves by way of a test. Raises FileNotFoundError if there is no such program.
     """
     deadline = time.monotonic() + seconds
     process = subprocess.Popen(
@@ -73,6 +73,9 @@ def _end_of(stream: IO[bytes], deadline: float, limit: int) -> tuple[bytes, int]
 
 
 def _environment() -> dict[str, str]:
-    """Return PATH, with the programs that stand beside this Python first."""
+    """Return HOME if there is one, and PATH with the programs that stand beside this Python first."""
     path = [str(Path(sys.executable).parent), *os.get_exec_path()]
-    return {"PATH": os.pathsep.join(path), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    kept = {"PATH": os.pathsep.join(path), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    with suppress(RuntimeError):  # a user without a home
+        kept["HOME"] = str(Path.home())
+    return kept

@@ -20,6 +20,8 @@ DEFAULT_COMMANDS = (
 """What may run, word for word; anything else is refused before it is looked at."""
 
 _UNSEEN = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache"})
+_BESIDE_DATABASES = ("", "-wal", "-shm", "-journal", ".lock")
+_LOOKED_AT_BYTES = 1024
 _CUT = "[…]"
 
 
@@ -50,11 +52,19 @@ class Workspace:
 
     Paths are resolved first, symbolic links included, and the file that is opened at the end is not a link. commands:
     the command lines that may run, word for word, without a shell. They run with the rights of this process: what a
-    project's own tests do is not confined.
+    project's own tests do is not confined. private: files and folders that are not the agent's business wherever they
+    lie, such as its own databases; what SQLite puts beside them is private as well.
     """
 
-    def __init__(self, root: Path, commands: Iterable[str] = DEFAULT_COMMANDS, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        commands: Iterable[str] = DEFAULT_COMMANDS,
+        limits: Limits | None = None,
+        private: Iterable[Path] = (),
+    ) -> None:
         self.root = root.resolve(strict=True)
+        self._private = [Path(f"{path.resolve()}{beside}") for path in private for beside in _BESIDE_DATABASES]
         self.commands = {" ".join(command.split()): tuple(shlex.split(command)) for command in commands}
         self.limits = limits or Limits()
 
@@ -67,12 +77,12 @@ class Workspace:
         return self._head("\n".join(names)) or "the folder is empty"
 
     def search(self, text: str) -> str:
-        """Return the lines that hold `text`, each as path:line: text."""
+        """Return the lines of text files that hold `text`, each as path:line: text."""
         if not text.strip():
             raise RefusedError("an empty text is everywhere; name what to search for")
         found = []
         for path in self._files():
-            for number, line in enumerate(self._text(path).splitlines(), 1):
+            for number, line in enumerate((self._text(path) or "").splitlines(), 1):
                 if text in line:
                     found.append(f"{path.relative_to(self.root)}:{number}: {line.strip()}")
                     if len(found) == self.limits.matches:
@@ -83,7 +93,7 @@ class Workspace:
         """Return the text of a file, or, for a name such as app/main.py:40, what begins at that line."""
         path, _, line = name.rpartition(":")
         path, first = (path, int(line)) if path and line.isdecimal() else (name, 1)
-        lines = self._text(self._file(path)).splitlines(keepends=True)[max(0, first - 1) :]
+        lines = self._require_text(self._file(path)).splitlines(keepends=True)[max(0, first - 1) :]
         kept, room = 0, self.limits.result_characters
         while kept < len(lines) and len(lines[kept]) <= room:
             room -= len(lines[kept])
@@ -106,7 +116,7 @@ class Workspace:
         """Return what `write` would change, as a diff; the reason in words if it would be refused."""
         try:
             path = self._writable(name, content)
-            old = self._text(path) if path.exists() else ""
+            old = self._require_text(path) if path.exists() else ""
         except (RefusedError, OSError) as error:
             return f"{name}: will be refused, {error}"
         lines = difflib.unified_diff(old.splitlines(), content.splitlines(), f"{name} now", f"{name} then", lineterm="")
@@ -145,7 +155,12 @@ class Workspace:
             raise RefusedError(f"{name!r} is no path that can be followed") from error
         if not path.is_relative_to(self.root):
             raise RefusedError(f"{name!r} lies outside the project")
+        if self._is_private(path):
+            raise RefusedError(f"{name!r} belongs to the assistant's own memory, not to the project")
         return path
+
+    def _is_private(self, path: Path) -> bool:
+        return any(path.is_relative_to(one) for one in self._private)
 
     def _file(self, name: str) -> Path:
         path = self._inside(name)
@@ -163,21 +178,32 @@ class Workspace:
             raise RefusedError("the repository's own files run code, and are not written")
         if len(content.encode(errors="replace")) > self.limits.file_bytes:
             raise RefusedError(f"a file may have {self.limits.file_bytes:,} bytes at most")
+        if path.is_file():
+            self._require_text(path)
         return path
 
     def _files(self) -> Iterator[Path]:
-        """Yield the text files that may be read, in the order of their names; links are not followed."""
+        """Yield the files that may be read, in the order of their names; links are not followed."""
         for folder, folders, names in os.walk(self.root):
             folders[:] = sorted(name for name in folders if name not in _UNSEEN)
             for name in sorted(names):
                 path = Path(folder, name)
                 size = path.lstat()
-                if stat.S_ISREG(size.st_mode) and size.st_size <= self.limits.file_bytes:
+                fits = stat.S_ISREG(size.st_mode) and size.st_size <= self.limits.file_bytes
+                if fits and not self._is_private(path):
                     yield path
 
-    def _text(self, path: Path) -> str:
+    def _require_text(self, path: Path) -> str:
+        text = self._text(path)
+        if text is None:
+            raise RefusedError(f"{path.name!r} is no text file")
+        return text
+
+    def _text(self, path: Path) -> str | None:
+        """Return the text of a file, None for one that is none: text has no NUL at its beginning."""
         with os.fdopen(_open_no_link(path, os.O_RDONLY), "rb") as file:
-            return file.read(self.limits.file_bytes).decode(errors="replace")
+            content = file.read(self.limits.file_bytes)
+        return None if b"\0" in content[:_LOOKED_AT_BYTES] else content.decode(errors="replace")
 
     def _head(self, text: str) -> str:
         room = self.limits.result_characters

@@ -97,6 +97,45 @@ def test_a_link_that_takes_the_place_of_a_file_is_not_opened(space: Workspace, m
         space.read("README.md")
 
 
+def test_what_is_no_text_is_neither_read_nor_found_nor_overwritten(space: Workspace) -> None:
+    """A file with NUL at its beginning is a database or a picture; replacement characters would say nothing of it."""
+    (space.root / "picture.png").write_bytes(b"PNG\0the needle")
+    (space.root / "late.txt").write_bytes(b"x" * 2_000 + b"\0\nthe needle")
+    assert space.search("the needle") == "late.txt:2: the needle"
+    for refused in (lambda: space.read("picture.png"), lambda: space.write("picture.png", "x")):
+        with pytest.raises(RefusedError, match="no text file"):
+            refused()
+    assert "no text file" in space.preview("picture.png", "x")
+    assert (space.root / "picture.png").read_bytes() == b"PNG\0the needle"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "threads.sqlite",
+        "threads.sqlite-wal",
+        "threads.sqlite-shm",
+        "vectors/a/data.bin",
+        "link",
+        "Vectors/../vectors/a/data.bin",
+    ],
+)
+def test_the_agents_own_databases_are_not_its_business(root: Path, name: str) -> None:
+    """What was said elsewhere lies there, and a write would destroy it."""
+    for path in ("threads.sqlite", "threads.sqlite-wal", "threads.sqlite-shm", "vectors/a/data.bin", "Vectors/x"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("the needle", encoding="utf-8")
+    (root / "link").symlink_to("threads.sqlite")
+    space = Workspace(root, private=[root / "threads.sqlite", root / "vectors"])
+    assert space.search("the needle") == "Vectors/x:1: the needle"
+    for refused in (lambda: space.read(name), lambda: space.write(name, "x")):
+        with pytest.raises(RefusedError, match="own memory"):
+            refused()
+    assert "own memory" in space.preview(name, "x")
+    with pytest.raises(RefusedError, match="own memory"):
+        space.list("vectors")
+
+
 def test_a_pipe_is_refused_at_once(space: Workspace) -> None:
     """A file that would block is not opened."""
     os.mkfifo(space.root / "pipe")
@@ -168,11 +207,12 @@ def test_the_sample_projects_test_fails_until_it_is_repaired(space: Workspace) -
 
 
 def test_a_command_sees_neither_keys_nor_input(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the environment only PATH goes along, and standard input is empty."""
+    """Of the environment only PATH and HOME go along, and standard input is empty."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     space = python(root, "import os, sys; print(sorted(os.environ), repr(sys.stdin.read()))")
     printed = run_script(space)
     assert "OPENAI" not in printed
+    assert "'HOME'" in printed  # without it `go` finds no cache, and fails
     assert "'PATH'" in printed
     assert printed.endswith("''")
 
