@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,19 +10,45 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from deltamem_agents import HybridMemory
 from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.archive.records import Record
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.policy import PolicyContext
 from deltamem_agents.recalled import CITATION_DIGITS, CLOSING, OPENING
 
-__all__ = ["ASSUMED", "ASSUMPTIONS_KEY", "Assumed", "Assumption", "Prompt", "as_lines", "kept_group", "trace"]
+__all__ = [
+    "ASSUMED",
+    "ASSUMPTIONS_KEY",
+    "Assumed",
+    "Assumption",
+    "Prompt",
+    "as_lines",
+    "kept_group",
+    "stated_unit",
+    "trace",
+]
 
 ASSUMPTIONS_KEY = "assumptions"
 _LOOKED_AT = 50
 _QUARANTINED = "quarantined"
 _PASSAGE = re.compile(r"^\[m:([0-9a-f]+)\] (\d{4}-\d\d-\d\d) ", re.MULTILINE)
+_MEASURED = "amounts|costs|figures|measurements|money|numbers|prices|values"
+_UNITS = (
+    re.compile(
+        rf"\b(?:{_MEASURED}) (?:is|are) (?:(?:all|given|measured|reported|shown) )?in ([^\s.,;!?]+)", re.IGNORECASE
+    ),
+    re.compile(rf"\b(?:report|show|give) (?:all )?(?:{_MEASURED}) in ([^\s.,;!?]+)", re.IGNORECASE),
+    re.compile(r"\bthe (?:currency|unit) is ([^\s.,;!?]+)", re.IGNORECASE),
+)
 
 Source = Literal[
-    "this message", "the prompt", "an earlier call", "a cited record", "working memory", "the filter", "unknown"
+    "this message",
+    "the prompt",
+    "an earlier call",
+    "a cited record",
+    "working memory",
+    "the filter",
+    "the archive",
+    "unknown",
 ]
 
 
@@ -62,6 +88,7 @@ class Assumption:
             "a cited record": "quoted to the model from the archive",
             "working memory": "from the working memory",
             "the filter": "chosen by filter_rows earlier in this thread",
+            "the archive": "said earlier; the tools convert nothing",
             "unknown": "nothing you said states it; the model may have made it up",
         }[self.source]
         record = f", [m:{self.citation}] of {self.said}" if self.citation else ""
@@ -123,6 +150,28 @@ def kept_group(group: str, memory: HybridMemory) -> Assumption:
     return Assumption(assumed.name, group, "the filter", *(_statement(group, assumed, memory) or ()))
 
 
+def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
+    """Return the unit that numbers are in, if a person has said so: in the prompt, else in the archive, the newest.
+
+    No tool takes a unit, so this is how to read the numbers, and not what a call was told.
+    """
+    said = [m.text for m in prompt.messages if isinstance(m, HumanMessage) and not _is_block(m)]
+    for text in reversed(said):
+        if (unit := _unit_in(text)) and prompt.has(text):
+            return Assumption("unit", unit, "this message" if text is said[-1] else "the prompt")
+    for citation, day, text in sorted(_passages(prompt.recalled), key=lambda passage: passage[1], reverse=True):
+        if text.startswith("user: ") and (unit := _unit_in(text)):
+            return Assumption("unit", unit, "a cited record", citation, day)
+    words = f"currency unit {_MEASURED.replace('|', ' ')}"
+    record = _newest(words, memory, lambda text: _unit_in(text) is not None)
+    return None if record is None else Assumption("unit", str(_unit_in(record.text)), "the archive", *_cited(record))
+
+
+def _unit_in(text: str) -> str | None:
+    found = [match for pattern in _UNITS for match in pattern.finditer(text)]
+    return None if not found or text.rstrip().endswith("?") else max(found, key=lambda match: match.start())[1]
+
+
 def _is_block(message: BaseMessage) -> bool:
     return message.text.startswith(OPENING) and message.additional_kwargs.get(UNWRITTEN) is True
 
@@ -142,17 +191,26 @@ def _passages(block: str) -> list[tuple[str, str, str]]:
 
 def _statement(value: str, assumed: Assumed, memory: HybridMemory) -> tuple[str, str] | None:
     """Return citation and date of the newest archived message in which the user states the value."""
-    hits = memory.store.recall(memory.namespace, value, where=RecordFilter(source="user"), limit=_LOOKED_AT)
+    record = _newest(value, memory, lambda text: _states(text, value, assumed))
+    return None if record is None else _cited(record)
+
+
+def _newest(query: str, memory: HybridMemory, fits: Callable[[str], bool]) -> Record | None:
+    """Return the newest of the user's records that suit a query, fit, and may be shown."""
+    hits = memory.store.recall(memory.namespace, query, where=RecordFilter(source="user"), limit=_LOOKED_AT)
     context = PolicyContext(memory.namespace)
-    stating = [
+    fitting = [
         hit.record
         for hit in hits
-        if _states(hit.record.text, value, assumed)
+        if fits(hit.record.text)
         and _QUARANTINED not in hit.record.tags
         and memory.policy.present(hit.record, context).action in {"show", "mask"}
     ]
-    newest = max(stating, key=lambda record: record.created, default=None)
-    return None if newest is None else (newest.id[-CITATION_DIGITS:], f"{newest.created:%Y-%m-%d}")
+    return max(fitting, key=lambda record: record.created, default=None)
+
+
+def _cited(record: Record) -> tuple[str, str]:
+    return record.id[-CITATION_DIGITS:], f"{record.created:%Y-%m-%d}"
 
 
 def _states(text: str, value: str, assumed: Assumed) -> bool:

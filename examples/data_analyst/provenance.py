@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from deltamem_agents import HybridMemory
 from deltamem_agents.memory_cell import active_cell
 
-from .assumptions import ASSUMED, ASSUMPTIONS_KEY, Prompt, as_lines, kept_group, trace
+from .assumptions import ASSUMED, ASSUMPTIONS_KEY, Prompt, as_lines, kept_group, stated_unit, trace
 
 __all__ = ["Provenance"]
 
@@ -51,7 +51,7 @@ class Provenance(AgentMiddleware[Any, Any]):
     def _with_notes(self, message: BaseMessage, request: ModelRequest[Any], prompt: Prompt) -> BaseMessage:
         if not isinstance(message, AIMessage):
             return message
-        notes = self._of_calls(message, prompt) if message.tool_calls else self._of_answer(request)
+        notes = self._of_calls(message, prompt) if message.tool_calls else self._of_answer(request, prompt)
         return message.model_copy(update={"response_metadata": {**message.response_metadata, ASSUMPTIONS_KEY: notes}})
 
     def _of_calls(self, message: AIMessage, prompt: Prompt) -> list[Note]:
@@ -62,13 +62,15 @@ class Provenance(AgentMiddleware[Any, Any]):
             if argument in ASSUMED
         ]
 
-    def _of_answer(self, request: ModelRequest[Any]) -> list[Note]:
-        """Gather the notes of the calls that an answer rests on, and the subgroup that they were made for."""
+    def _of_answer(self, request: ModelRequest[Any], prompt: Prompt) -> list[Note]:
+        """Gather the notes of the calls that an answer rests on, the subgroup they were made for, and the unit."""
         turn = _turn(request.messages)
         notes = [n for m in turn if isinstance(m, AIMessage) for n in m.response_metadata.get(ASSUMPTIONS_KEY, ())]
         group = request.state.get("subgroup")
         if group and _used_tools(request.messages) and not any(n["name"] == ASSUMED["group"].name for n in notes):
             notes.append(kept_group(str(group), self._memory).as_data())
+        if _used_tools(request.messages) and (unit := stated_unit(prompt, self._memory)):
+            notes.append(unit.as_data())
         return notes
 
     def _shown(self, request: ModelRequest[Any], response: Response) -> Response:

@@ -7,7 +7,7 @@ from deltamem_agents import HybridMemory
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.recalled import CLOSING, OPENING
-from examples.data_analyst.assumptions import ASSUMED, Prompt, as_lines, trace
+from examples.data_analyst.assumptions import ASSUMED, Prompt, as_lines, stated_unit, trace
 
 REQUEST = HumanMessage("Compare bmi between the groups.")
 
@@ -90,6 +90,41 @@ def test_a_word_in_a_tools_output_is_no_statement(memory: HybridMemory) -> None:
     """Means are printed all the time; that is not where the rule for missing values comes from."""
     output = ToolMessage("mean 26.4\nmissing 0", tool_call_id="1")
     assert source(memory, output, HumanMessage("Summarize bmi."), argument="missing") == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("All amounts are in euro.", "euro"),
+        ("Report amounts in yen, please.", "yen"),
+        ("Money is shown in pound.", "pound"),
+        ("The unit is mmHg.", "mmHg"),
+        ("The currency is euro. No, the currency is krona.", "krona"),
+        ("Our measurements are given in kg.", "kg"),
+        ("In what are the amounts?", None),
+        ("Are all amounts in euro?", None),
+        ("Treat missing values in age with median.", None),
+        ("Most patients are in the first group.", None),
+        ("The unit of bp is mmHg.", None),
+    ],
+)
+def test_a_unit_is_what_a_statement_says_numbers_are_in(memory: HybridMemory, text: str, unit: str | None) -> None:
+    """A question states none, and not everything that is in something is a unit."""
+    found = stated_unit(Prompt([HumanMessage(text)], None), memory)
+    assert (found and found.value) == unit
+
+
+def test_the_unit_comes_from_the_prompt_or_from_a_record(memory: HybridMemory) -> None:
+    """The newest statement of a person in the prompt, else the passage shown to the model, else the archive."""
+    told, recalled = HumanMessage("All amounts are in euro."), block("[m:12ab] 2026-03-02 user: Amounts are in yen.\n")
+    assert stated_unit(Prompt([REQUEST], None), memory) is None
+    record = memory.store.records.add(memory.namespace, NewRecord("Money is shown in pound.", source="user"))
+    memory.store.records.add(memory.namespace, NewRecord("Money is shown in won.", source="tool:search"))
+    assert str(stated_unit(Prompt([told, recalled, REQUEST], None), memory)).startswith("unit euro (said earlier")
+    assert str(stated_unit(Prompt([told, recalled, REQUEST], "…"), memory)).endswith(", [m:12ab] of 2026-03-02)")
+    found = stated_unit(Prompt([REQUEST], None), memory)
+    assert found is not None
+    assert (found.value, found.source, found.citation) == ("pound", "the archive", record.id[-8:])
 
 
 def test_lines_for_people(memory: HybridMemory) -> None:

@@ -57,6 +57,20 @@ def test_an_answer_says_what_it_assumes_and_cites_the_record(
     assert told == [f"assumptions:\n  significance level 0.05 (quoted to the model from the archive, {where})"]
 
 
+def test_a_unit_said_once_is_named_under_later_answers(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """In another thread it comes from the archive, with its record; a reply without a tool names nothing."""
+    model = scripted("Noted.", calls("compare", column="bmi", level="0.05"), "I compared bmi at 0.05.")
+    agent = data_agent(model, memory, table, tmp_path, InMemorySaver())
+    noted = agent.invoke(said("All measurements are in kg."), thread("monday"))["messages"][-1]
+    assert sources(noted) == {}
+    memory.flush()
+    reply = agent.invoke(said("Compare bmi at 0.05."), thread("friday"))["messages"][-1]
+    assert sources(reply)["unit"] in {"the archive", "a cited record"}
+    assert next(note for note in reply.response_metadata["assumptions"] if note["name"] == "unit")["value"] == "kg"
+
+
 def test_a_subgroup_holds_for_later_calls_and_is_resumed(
     table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
 ) -> None:
