@@ -36,14 +36,15 @@ def print_description(path: str, *, model: str | None, revision: str | None, as_
     console.print(_layers(figures))
 
 
-def convert_to(source: str, target: str) -> None:
+def convert_to(source: str, target: str, *, as_json: bool) -> None:
     """Write an adapter into another folder in the format that it is not in, and say so.
 
     Raises:
         AdapterError: there is no adapter, it cannot be read, or the folder holds one already.
     """
     written = convert_adapter(find_adapter(source), target)
-    print(f"{target} is the adapter in {_FORMATS[written]} format")
+    text = f"{target} is the adapter in {_FORMATS[written]} format"
+    print(json.dumps({"adapter": target, "format": written}) if as_json else text)
 
 
 def _figures(description: AdapterDescription, backbone: int | None) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def inspect(path: Source, model: ItsModel = None, revision: Revision = None, as_
 
 
 @adapters.command(epilog="Example: deltamem adapter convert msw published-msw")
-def convert(source: Source, target: Target) -> None:
+def convert(source: Source, target: Target, as_json: AsJson = False) -> None:
     """Write an adapter in the other format: this project's, or that of the published code."""
     from deltamem_agents.cli.adapter import convert_to
 
-    convert_to(source, target)
+    convert_to(source, target, as_json=as_json)

@@ -67,6 +67,8 @@ def test_convert_goes_both_ways(
     there, back = tmp_path / "there", tmp_path / "back"
     assert run(monkeypatch, "convert", str(model_folder / "token"), str(there)) == 0
     assert "published" in capsys.readouterr().out
+    assert run(monkeypatch, "convert", str(model_folder / "token"), str(tmp_path / "json"), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"adapter": str(tmp_path / "json"), "format": "published"}
     assert {file.name for file in there.iterdir()} == {"delta_mem_config.json", "delta_mem_adapter.pt"}
     assert run(monkeypatch, "convert", str(there), str(back)) == 0
     assert "this project's" in capsys.readouterr().out
