@@ -38,8 +38,10 @@ def load_backbone(
     `model`: None is the bundled one, else a folder or a hub name (`revision` pins its version). `adapter`: see
     `find_adapter`; needed unless the model is the bundled one. `dtype` None is the checkpoint's own. Cache and
     offline mode of the hub are those of huggingface_hub. Raises AdapterError if there is no adapter, or not this one,
-    and ConfigError if there is no model, or none that can be loaded.
+    and ConfigError if there is no model, or none that can be loaded, and for a device that torch cannot use.
     """
+    if device is not None:
+        _require_device(device)
     folder = _model_folder(model)
     adapter_folder = find_adapter(adapter, model=model)
     with _loading(folder):
@@ -97,6 +99,13 @@ def _loading(folder: str | Path) -> Iterator[None]:
         raise ConfigError(
             f"no model can be loaded from {folder}: it must be a folder that holds one, or a name on the hub: {error}"
         ) from error
+
+
+def _require_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # an assertion where torch was built without the device
+        raise ConfigError(f"torch cannot use the device {str(device)!r}: {str(error).partition(chr(10))[0]}") from error
 
 
 def _model_folder(model: str | Path | None) -> str | Path:

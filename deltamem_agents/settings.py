@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import PositiveInt, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -24,7 +24,8 @@ _CHOSEN: ContextVar[Path | None] = ContextVar("deltamem_settings_file", default=
 class Settings(BaseSettings):
     """Hold what the command line takes where no option is given: DELTAMEM_* variables, and below them a TOML file.
 
-    model, adapter: as ChatDeltaMem takes them; unset is the bundled model. db: a URL for open_checkpointer.
+    model, adapter, revision, device, dtype: as ChatDeltaMem takes them; unset are the bundled model, the CPU, and the
+    checkpoint's own dtype. db: a URL for open_checkpointer.
     window_tokens, keep_tokens, max_tokens: tokens; unset is the model's default. archive_db, archive_index,
     archive_embeddings: as MemoryStore.from_url takes them.
     aes_key: 16, 24 or 32 bytes of text, not shown in print; unset leaves checkpoints unencrypted.
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
 
     model: str | None = None
     adapter: str | None = None
+    revision: str | None = None
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     db: str = "sqlite:///deltamem.sqlite"
     window_tokens: PositiveInt | None = None
     keep_tokens: PositiveInt | None = None
@@ -52,6 +56,12 @@ class Settings(BaseSettings):
             raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{settings_file()} is not valid TOML: {error}") from error
+
+    @property
+    def chat_options(self) -> dict[str, Any]:
+        """Give what ChatDeltaMem takes of them."""
+        names = {"model", "adapter", "revision", "device", "dtype", "window_tokens", "keep_tokens", "max_tokens"}
+        return self.model_dump(include=names, exclude_none=True)
 
     @classmethod
     def settings_customise_sources(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deltamem_agents import ConfigError
+from deltamem_agents import ChatDeltaMem, ConfigError
 from deltamem_agents.settings import Settings, use_settings_file
 
 
@@ -34,6 +34,19 @@ def test_variables_with_the_prefix_are_read(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_variables_the_bundled_model_and_a_local_file_are_used() -> None:
     """Nothing has to be set."""
     assert (Settings().db, Settings().model) == ("sqlite:///deltamem.sqlite", None)
+
+
+def test_what_a_model_takes_comes_from_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Revision, device and dtype can be set like model and adapter; what is not set is left to ChatDeltaMem."""
+    assert Settings().chat_options == {}
+    options = {"model": "org/name", "adapter": "x", "revision": "main", "device": "cpu", "dtype": "bfloat16"}
+    for name, value in options.items():
+        monkeypatch.setenv(f"DELTAMEM_{name.upper()}", value)
+    assert Settings().chat_options == options
+    assert ChatDeltaMem(**Settings().chat_options).dtype == "bfloat16"
+    monkeypatch.setenv("DELTAMEM_DTYPE", "int3")
+    with pytest.raises(ConfigError, match="dtype, given by DELTAMEM_DTYPE"):
+        Settings()
 
 
 def test_a_value_that_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
