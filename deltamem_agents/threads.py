@@ -1,6 +1,6 @@
 """List, fork, export, roll back and delete the threads of a checkpointer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,8 @@ from deltamem_agents.memory_cell import memory_from
 __all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "roll_checkpoints_back"]
 
 Saver = BaseCheckpointSaver[Any]
+
+_SHORTEST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def fork_thread(
 ) -> int:
     """Copy a thread up to a checkpoint, the newest if none is named, to a new thread; return how many were copied.
 
+    checkpoint: its id, or as much of its beginning or end as no other has, four characters at least.
     The copy begins without what tasks had begun to write after that checkpoint, and without the checkpoints that
     subgraphs keep of their own. store: the archive of the thread; with it `forget` reaches the copy as it reaches the
     thread, also if nothing more is said there. Raises ConfigError for an unknown thread or checkpoint, and for a target
@@ -91,6 +94,7 @@ def export_thread(saver: Saver, thread: str) -> dict[str, Any]:
 def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> RolledBack:
     """Remove what is newer than a checkpoint, and return what that was.
 
+    checkpoint: as `fork_thread` takes it.
     What tasks had written after it goes as well, so that the thread waits where it was then. Raises ConfigError for an
     unknown thread or checkpoint, DeltaMemError if the thread goes on meanwhile.
     """
@@ -126,14 +130,23 @@ def _line(rows: CheckpointRows, thread: str, checkpoint: str | None) -> Sequence
     stored = {one.id: one for one in rows.load(thread) if not one.space}
     if not stored:
         raise ConfigError(f"there is no thread {thread!r}; see `deltamem threads list`")
-    name: str | None = max(stored) if checkpoint is None else checkpoint
-    if name not in stored:
-        raise ConfigError(f"thread {thread!r} has no checkpoint {name!r}; see `deltamem threads export`")
+    name: str | None = max(stored) if checkpoint is None else _full_id(stored, checkpoint, thread)
     line = []
     while name in stored:
         line.append(stored[name])
         name = stored[name].parent
     return line[::-1]
+
+
+def _full_id(ids: Iterable[str], name: str, thread: str) -> str:
+    fits = [
+        one for one in ids if one == name or (len(name) >= _SHORTEST and (one.startswith(name) or one.endswith(name)))
+    ]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise ConfigError(f"{name!r} is part of {len(fits)} checkpoints of thread {thread!r}; give more of the id")
+    raise ConfigError(f"thread {thread!r} has no checkpoint {name!r}; see `deltamem threads export`")
 
 
 def _head(saver: Saver, thread: str) -> CheckpointTuple | None:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, sel
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.approval import approve, quarantine, reject
 from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
+from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, rejections, unlogged
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
@@ -34,6 +35,7 @@ from deltamem_agents.tracing import observed
 __all__ = ["RecordStore"]
 
 _EVERY = RecordFilter()
+_SHORTEST_ID = 4
 
 
 class RecordStore:
@@ -115,6 +117,22 @@ class RecordStore:
         mine = (records.c.namespace == namespace_key(namespace)) & (records.c.id == record_id)
         found = self._select(select(records).where(mine, in_time))
         return found[0] if found else None
+
+    def full_id(self, namespace: Namespace, name: str) -> str:
+        """Return the id that a part of it stands for: its beginning, its end, or a citation such as [m:3f2a91bc].
+
+        Raises RecordNotFoundError unless exactly one record of the namespace has it.
+        """
+        part, column = name.removeprefix("[m:").removesuffix("]"), records.c.id
+        fits = or_(column.startswith(part, autoescape=True), column.endswith(part, autoescape=True))
+        chosen = select(column).where(records.c.namespace == namespace_key(namespace), fits)
+        with self._reading() as connection:
+            ids = connection.execute(chosen).scalars().all() if len(part) >= _SHORTEST_ID else ()
+        if len(ids) > 1:
+            raise RecordNotFoundError(f"{name!r} is part of {len(ids)} ids of the namespace; give more of the id")
+        if not ids:
+            raise RecordNotFoundError(f"the namespace holds no record {name!r}")
+        return ids[0]
 
     def list(
         self, namespace: Namespace, chosen: RecordFilter = _EVERY, *, limit: int = 100, offset: int = 0

@@ -45,7 +45,8 @@ def approve(
 ) -> None:
     """Let a record out of quarantine, so that it can be found and shown."""
     with open_store(db) as store:
-        record = store.records.approve(labels(namespace), record_id, actor=_ACTOR, reason=reason or "approved")
+        chosen = store.records.full_id(labels(namespace), record_id)
+        record = store.records.approve(labels(namespace), chosen, actor=_ACTOR, reason=reason or "approved")
     print(json.dumps(fields_of(record), ensure_ascii=False) if as_json else f"approved {record.id}")
 
 
@@ -55,5 +56,6 @@ def reject(
 ) -> None:
     """Delete a record that is in quarantine; its thread does not archive the text again."""
     with open_store(db) as store:
-        gone = store.records.reject(labels(namespace), record_id, actor=_ACTOR, reason=reason or "rejected")
-    print(json.dumps({"id": record_id, "versions": gone}) if as_json else f"rejected {record_id}")
+        chosen = store.records.full_id(labels(namespace), record_id)
+        gone = store.records.reject(labels(namespace), chosen, actor=_ACTOR, reason=reason or "rejected")
+    print(json.dumps({"id": chosen, "versions": gone}) if as_json else f"rejected {chosen}")

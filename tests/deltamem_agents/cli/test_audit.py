@@ -59,9 +59,9 @@ def test_the_quarantine_is_listed_approved_and_rejected(run: Run) -> None:
     rejected, approved = (record["id"] for record in json.loads(out))
     assert approved in run("archive", "quarantined", "-n", "user/ann", "--thread", "t")[1]
     assert "[red]" not in run("archive", "search", "apples", "-n", "user/ann")[1]
-    status, out, _ = run("archive", "approve", approved, "-n", "user/ann", "--reason", "a known page", "--json")
+    status, out, _ = run("archive", "approve", approved[-8:], "-n", "user/ann", "--reason", "a known page", "--json")
     assert (status, json.loads(out)["tags"]) == (0, [])
-    status, out, _ = run("archive", "reject", rejected, "-n", "user/ann")
+    status, out, _ = run("archive", "reject", f"[m:{rejected[-8:]}]", "-n", "user/ann")
     assert (status, out) == (0, f"rejected {rejected}\n")
     assert "apples 2 [red]" in run("archive", "search", "apples", "-n", "user/ann")[1]
     assert json.loads(run("archive", "quarantined", "-n", "user/ann", "--json")[1]) == []

@@ -65,6 +65,12 @@ def test_a_fork_goes_its_own_way(threads: Threads) -> None:
     assert ids(threads.graph.get_state(config("t")).values)[-2:] == ["u5", "a5"]
     names = {one.thread: one.messages for one in list_threads(threads.saver)}
     assert names == {"t": 12, "copy": 10}
+    count = fork_thread(threads.saver, "t", "end", checkpoint=place[-12:])
+    assert count == fork_thread(threads.saver, "t", "whole", checkpoint=place)
+    with pytest.raises(ConfigError, match=r"is part of \d+ checkpoints"):
+        fork_thread(threads.saver, "t", "start", checkpoint=place[:4])
+    with pytest.raises(ConfigError, match="no checkpoint"):
+        fork_thread(threads.saver, "t", "short", checkpoint=place[-3:])
     with pytest.raises(ConfigError, match="already"):
         fork_thread(threads.saver, "t", "copy")
     with pytest.raises(ConfigError, match="no thread"):
@@ -167,7 +173,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Ch
     assert receipt["digests"] == preview["digests"]
     assert receipt["threads"] == ["copy", "t"]
     assert "turn 1 " not in json.dumps(run("threads", "export", "copy"))
-    assert run("threads", "rollback", "t", place, "-n", "acme", "--json")["complete"]
+    assert run("threads", "rollback", "t", place[-12:], "-n", "acme", "--json")["complete"]
     assert run("threads", "delete", "copy", "-n", "acme", "--json")["complete"]
     assert run("threads", "delete", "t", "-n", "acme", "--json")["complete"]
     assert run("threads", "list", "--json") == []
