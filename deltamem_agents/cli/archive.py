@@ -19,15 +19,13 @@ from deltamem_agents.cli.archive_options import (
     Space,
     Thread,
     archive_index,
-    archive_url,
     fields_of,
     open_store,
-    settings_now,
     show_rows,
     show_table,
     write_lines,
 )
-from deltamem_agents.cli.options import labels
+from deltamem_agents.cli.options import archive_url, labels, settings_now
 from deltamem_agents.cli.progress import progress
 
 __all__ = ["archive"]
@@ -59,11 +57,11 @@ def search(
 def show(record_id: RecordId, namespace: Space, db: Database = None, as_json: AsJson = False) -> None:
     """Show every field of a record."""
     with open_store(db) as store:
-        record = store.records.get(labels(namespace), record_id)
+        record = store.records.get(labels(namespace), store.records.full_id(labels(namespace), record_id))
     if record is None:
         from deltamem_agents.archive.errors import RecordNotFoundError
 
-        raise RecordNotFoundError(f"the namespace holds no record {record_id!r}")
+        raise RecordNotFoundError(f"the record {record_id!r} has expired")
     fields = fields_of(record)
     if as_json:
         print(json.dumps(fields, ensure_ascii=False))
@@ -152,7 +150,7 @@ def import_file(
     from deltamem_agents.archive.database import open_database
     from deltamem_agents.archive.transfer import import_lines
 
-    engine = open_database(archive_url(db))
+    engine = open_database(settings_now(archive_db=db).archive_db)  # the one command that may make it
     try:
         with file.open(encoding="utf-8") as stream:
             counts = asdict(import_lines(engine, stream))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltamem_agents.cli.options import archive_url, settings_now
+
 if TYPE_CHECKING:
     from deltamem_agents.archive.records import Record
     from deltamem_agents.archive.store import MemoryStore
@@ -26,12 +28,11 @@ __all__ = [
     "Space",
     "Thread",
     "archive_index",
-    "archive_url",
     "fields_of",
     "open_store",
-    "settings_now",
     "show_rows",
     "show_table",
+    "store_at",
     "write_lines",
 ]
 
@@ -65,34 +66,28 @@ AnySpace = Annotated[str | None, typer.Option("--namespace", "-n", help="One nam
 Limit = Annotated[int, typer.Option(min=1, help="How many records at most.")]
 Thread = Annotated[str | None, typer.Option(help="Only records of this thread.")]
 File = Annotated[Path | None, typer.Argument(help="File to write; standard output if left out.")]
-RecordId = Annotated[str, typer.Argument(help="Id of a record.")]
-
-
-def settings_now() -> Any:
-    """Return the settings as they are now."""
-    from deltamem_agents.settings import Settings
-
-    return Settings()
-
-
-def archive_url(db: str | None) -> str:
-    """Return the database that was named, or the one that is set."""
-    return str(db or settings_now().archive_db)
+RecordId = Annotated[
+    str, typer.Argument(help="Id of a record, its beginning or end if no other has it, or its citation.")
+]
 
 
 def archive_index(index: str | None) -> str | None:
     """Return the index that was named, or the one that is set, if there is one."""
-    chosen: str | None = index or settings_now().archive_index
-    return chosen
+    return index or settings_now().archive_index
 
 
 def open_store(db: str | None, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":
-    """Return the store, to be opened by `with`."""
+    """Return the store of an archive that is there, to be opened by `with`; raises as `archive_url` does."""
+    return store_at(archive_url(db), index, embeddings)
+
+
+def store_at(url: str, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":
+    """Return the store of a database, with the index that is named or set, to be opened by `with`."""
     from deltamem_agents.archive.store import MemoryStore
 
     path = archive_index(index)
     model = (embeddings or settings_now().archive_embeddings) if path else None
-    return MemoryStore.from_url(archive_url(db), path, model)
+    return MemoryStore.from_url(url, path, model)
 
 
 def fields_of(record: "Record") -> dict[str, Any]:

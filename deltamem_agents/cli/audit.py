@@ -13,13 +13,12 @@ from deltamem_agents.cli.archive_options import (
     Database,
     File,
     Space,
-    archive_url,
     open_store,
     show_rows,
     show_table,
     write_lines,
 )
-from deltamem_agents.cli.options import labels
+from deltamem_agents.cli.options import archive_url, labels
 
 if TYPE_CHECKING:
     from deltamem_agents.audit import AuditHead

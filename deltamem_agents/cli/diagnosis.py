@@ -74,13 +74,17 @@ def _packages(_: "Settings") -> Finding:
     return Finding("packages", "ok", f"Python {python_version()}, {shown}")
 
 
-def _device(_: "Settings") -> Finding:
+def _device(settings: "Settings") -> Finding:
     import torch
 
-    cpu = f"cpu, {torch.get_num_threads()} threads"
+    chosen = settings.device or "cpu"
+    torch.empty(0, device=chosen)
+    if torch.device(chosen).type == "cuda":
+        return Finding("device", "ok", f"{chosen}, {torch.cuda.get_device_name(chosen)}")
+    found = f"{chosen}, {torch.get_num_threads()} threads"
     if torch.cuda.is_available():
-        return Finding("device", "ok", f'{torch.cuda.get_device_name()} with device="cuda"; {cpu} otherwise')
-    return Finding("device", "ok", f"{cpu}; no GPU that torch can use")
+        return Finding("device", "note", f"{found}; {torch.cuda.get_device_name()} is not used", _USE_GPU)
+    return Finding("device", "ok", f"{found}; no GPU that torch can use")
 
 
 def _model(settings: "Settings") -> Finding:
@@ -90,18 +94,22 @@ def _model(settings: "Settings") -> Finding:
 
     from backbone import count_parameters
 
-    stored = None if settings.model is None else AutoConfig.from_pretrained(settings.model).dtype
-    kind = stored if isinstance(stored, torch.dtype) else torch.float32
-    parameters = count_parameters(settings.model)
+    stored = AutoConfig.from_pretrained(settings.model, revision=settings.revision).dtype if settings.model else None
+    kind = getattr(torch, settings.dtype) if settings.dtype else stored or torch.float32
+    parameters = count_parameters(settings.model, revision=settings.revision)
     needed = parameters * kind.itemsize + _PREFIX_CACHE_BYTES
-    free = psutil.virtual_memory().available
-    name = settings.model or "bundled model"
-    found = f"{name}: {parameters / 1e6:,.1f} M parameters need {needed / _GIB:.1f} GiB, {free / _GIB:.1f} GiB are free"
-    if needed > free:
-        return Finding(
-            "model", "failed", found, 'end other programs, choose a smaller model, or load it with device="cuda"'
-        )
-    return Finding("model", "ok", found)
+    device, on_gpu = settings.device or "cpu", torch.device(settings.device or "cpu").type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    size = f"{settings.model or 'bundled model'}: {parameters / 1e6:,.1f} M parameters as {str(kind).partition('.')[2]}"
+    found = f"{size} need {needed / _GIB:.1f} GiB, {free / _GIB:.1f} GiB are free on {device}"
+    if needed <= free:
+        return Finding("model", "ok", found)
+    smaller = ["end other programs", "choose a smaller model"]
+    if kind.itemsize > 2:
+        smaller.append("halve it with DELTAMEM_DTYPE=bfloat16")
+    if torch.cuda.is_available() and not on_gpu:
+        smaller.append(_USE_GPU)
+    return Finding("model", "failed", found, ", or ".join(smaller))
 
 
 def _adapter(settings: "Settings") -> Finding:
@@ -218,11 +226,16 @@ def _kind(url: str) -> str:
     return url if url.startswith("sqlite:///") else f"{url.partition('://')[0]} database"
 
 
+_USE_GPU = "use the GPU with --device cuda or DELTAMEM_DEVICE=cuda"
 _REINSTALL = "install deltamem-agents anew; if that does not help, report what stands here"
 _CHECKS = (
     _Check("packages", _packages, "pip install --upgrade deltamem-agents"),
-    _Check("device", _device, "install torch as https://pytorch.org/get-started says"),
-    _Check("model", _model, "name a folder or a hub name with DELTAMEM_MODEL, and fetch it first: hf download NAME"),
+    _Check("device", _device, "give another --device or DELTAMEM_DEVICE, or install torch as https://pytorch.org says"),
+    _Check(
+        "model",
+        _model,
+        "name a folder or a hub name with DELTAMEM_MODEL, fetched first with hf download NAME, and a device that works",
+    ),
     _Check("adapter", _adapter, "name the adapter made for this model with DELTAMEM_ADAPTER"),
     _Check(
         "threads", _threads, "set DELTAMEM_DB to a database that exists and can be written; DELTAMEM_AES_KEY to its key"

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from deltamem_agents.cli.options import Adapter, AsJson, Database, Model
+from deltamem_agents.cli.options import Adapter, AsJson, Database, Device, Model, settings_now
 from deltamem_agents.cli.progress import working
 
 __all__ = ["doctor"]
@@ -13,16 +13,21 @@ __all__ = ["doctor"]
 _MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "failed": ("✗", "red")}
 
 
-def doctor(model: Model = None, adapter: Adapter = None, db: Database = None, as_json: AsJson = False) -> None:
+def doctor(
+    model: Model = None,
+    adapter: Adapter = None,
+    device: Device = None,
+    db: Database = None,
+    as_json: AsJson = False,
+) -> None:
     """Check versions, device, memory, databases and embeddings, and test the memory; status 1 if something failed."""
     from rich.console import Console
     from rich.text import Text
 
     from deltamem_agents.cli.diagnosis import diagnose
-    from deltamem_agents.settings import Settings
 
-    given = {name: value for name, value in {"model": model, "adapter": adapter, "db": db}.items() if value is not None}
-    findings, checks = [], diagnose(Settings(**given))
+    settings = settings_now(model=model, adapter=adapter, device=device, db=db)
+    findings, checks = [], diagnose(settings)
     console = Console()
     while True:
         with working("checking"):

@@ -1,20 +1,33 @@
 """Declare `deltamem forget …`: erase from every tier, and show the receipt."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index, Space, open_store, settings_now
-from deltamem_agents.cli.options import AsJson, Database, labels
+from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index, Space, store_at
+from deltamem_agents.cli.options import (
+    AsJson,
+    Database,
+    Device,
+    archive_url,
+    chat_model,
+    labels,
+    settings_now,
+    threads_url,
+)
 
 if TYPE_CHECKING:
+    from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
 
 __all__ = ["forget", "open_memory", "print_receipt"]
+
+_NONE = "; memory:// if there is none"
 
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="Policy file, TOML or YAML; it may keep what it holds.")
@@ -23,7 +36,9 @@ PolicyFile = Annotated[
 
 def forget(
     namespace: Space,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Record or message; may be repeated.")] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", help="Record or its citation, or message; can be repeated.")
+    ] = None,
     query: Annotated[str | None, typer.Option(help="What says this text, letter case aside.")] = None,
     thread: Annotated[str | None, typer.Option(help="What was said in this thread.")] = None,
     subject: Annotated[str | None, typer.Option(help="Records with the tag subject:NAME.")] = None,
@@ -32,6 +47,7 @@ def forget(
     secure: Annotated[bool, typer.Option(help="Write files anew, so that no byte is left, and search them.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and change nothing.")] = False,
     policy: PolicyFile = None,
+    device: Device = None,
     db: Database = None,
     archive_db: ArchiveDatabase = None,
     index: Index = None,
@@ -42,9 +58,9 @@ def forget(
 
     Working memories are replayed with the model of DELTAMEM_MODEL and DELTAMEM_ADAPTER, as `deltamem chat` calls it.
     """
-    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
+    with open_memory(namespace, db, archive_db, index, embeddings, policy, device) as memory:
         receipt = memory.forget(
-            ids=ids or None,
+            ids=[_cited(memory, one) for one in ids or ()] or None,
             query=query,
             thread=thread,
             subject=subject,
@@ -65,28 +81,48 @@ def open_memory(
     index: str | None = None,
     embeddings: str | None = None,
     policy: Path | None = None,
+    device: str | None = None,
 ) -> "Iterator[HybridMemory]":
-    """Open the memory of a namespace with its checkpointer and model; what is None comes from the settings."""
-    from deltamem_agents.chat_models import ChatDeltaMem
+    """Open the memory of a namespace with its checkpointer and model; what is None comes from the settings.
+
+    Raises ConfigError for a SQLite file that is not there; memory:// stands for threads or an archive that never were.
+    """
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.hybrid import HybridMemory
     from deltamem_agents.policy import load_policy
 
-    settings = settings_now()
-    options = settings.model_dump(include={"model", "adapter", "window_tokens", "keep_tokens"}, exclude_none=True)
+    settings = settings_now(device=device)
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     with (
-        open_store(archive_db, index, embeddings) as store,
-        open_checkpointer(db or settings.db, aes_key=key) as saver,
+        _archive(archive_db, index, embeddings) as store,
+        open_checkpointer(threads_url(db, none=_NONE), aes_key=key) as saver,
         HybridMemory(
             store,
             None if policy is None else load_policy(policy),
             namespace=labels(namespace),
             checkpointer=saver,
-            model=ChatDeltaMem(**options),
+            model=chat_model(settings),
         ) as memory,
     ):
         yield memory
+
+
+@contextlib.contextmanager
+def _archive(db: str | None, index: str | None, embeddings: str | None) -> "Iterator[MemoryStore]":
+    from deltamem_agents.archive.store import MemoryStore
+
+    url = archive_url(db, flag="--archive-db", none=_NONE)
+    with contextlib.ExitStack() as stack:
+        if url == "memory://":
+            empty = stack.enter_context(tempfile.TemporaryDirectory())
+            yield stack.enter_context(MemoryStore.from_url(f"sqlite:///{empty}/archive.sqlite"))
+        else:
+            yield stack.enter_context(store_at(url, index, embeddings))
+
+
+def _cited(memory: "HybridMemory", name: str) -> str:
+    """Return the id of a record that is named by its citation; any other name may be a message's."""
+    return memory.store.records.full_id(memory.namespace, name) if name.startswith("[m:") else name
 
 
 def print_receipt(receipt: "ForgetReceipt", *, as_json: bool) -> None:

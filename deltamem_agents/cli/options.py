@@ -1,17 +1,38 @@
-"""Name the options that several commands share, and read those that need it."""
+"""Name the options that several commands share, and find what they and the settings name."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from backbone import ConfigError
 
-__all__ = ["Adapter", "AsJson", "Database", "Model", "Thread", "labels"]
+if TYPE_CHECKING:
+    from deltamem_agents.chat_models import ChatDeltaMem
+    from deltamem_agents.settings import Settings
+
+__all__ = [
+    "Adapter",
+    "AsJson",
+    "Database",
+    "Device",
+    "Model",
+    "Thread",
+    "archive_url",
+    "chat_model",
+    "labels",
+    "settings_now",
+    "threads_url",
+]
 
 Thread = Annotated[str, typer.Option(help="Name of the conversation; an existing one is resumed.")]
 Model = Annotated[str | None, typer.Option(help="Hub name or path of a backbone; the bundled one if left out.")]
 Adapter = Annotated[str | None, typer.Option(help="Path or hub name of the backbone's memory adapter.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where the model runs, such as cuda.", show_default="DELTAMEM_DEVICE, or cpu"),
+]
 Database = Annotated[
     str | None,
     typer.Option(
@@ -20,6 +41,49 @@ Database = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+def settings_now(**given: Any) -> "Settings":
+    """Return the settings as they are now, below the options that were given; None is an option that was not."""
+    from deltamem_agents.settings import Settings
+
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def chat_model(settings: "Settings", **defaults: Any) -> "ChatDeltaMem":
+    """Return the model of the settings, not loaded yet; raises ConfigError for options that do not go together."""
+    from pydantic import ValidationError
+
+    from deltamem_agents.chat_models import ChatDeltaMem
+
+    try:
+        return ChatDeltaMem(**{**defaults, **settings.chat_options})
+    except ValidationError as error:
+        raise ConfigError(
+            "; ".join(problem["msg"].removeprefix("Value error, ") for problem in error.errors())
+        ) from error
+
+
+def threads_url(db: str | None, *, none: str = "") -> str:
+    """Return the database of threads that is named or set, to be read.
+
+    none: what the error says beside how to name another. Raises ConfigError for a SQLite file that is not there;
+    opening it would make it.
+    """
+    url = settings_now(db=db).db
+    return _there(url, url.removeprefix("sqlite:///"), f"--db or DELTAMEM_DB{none}")
+
+
+def archive_url(db: str | None, *, flag: str = "--db", none: str = "") -> str:
+    """Return the archive's database that is named or set, as `threads_url` does. flag: how it can be named."""
+    url = settings_now(archive_db=db).archive_db
+    return _there(url, url.removeprefix("sqlite:///").partition("?")[0], f"{flag} or DELTAMEM_ARCHIVE_DB{none}")
+
+
+def _there(url: str, file: str, how: str) -> str:
+    if url.startswith("sqlite:///") and not Path(file).exists():
+        raise ConfigError(f"there is no database {Path(file).absolute()}; name the one that is meant with {how}")
+    return url
 
 
 def labels(namespace: str) -> tuple[str, ...]:

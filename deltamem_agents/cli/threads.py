@@ -14,12 +14,11 @@ from deltamem_agents.cli.archive_options import (
     Index,
     Space,
     open_store,
-    settings_now,
     show_rows,
     write_lines,
 )
 from deltamem_agents.cli.forget import open_memory, print_receipt
-from deltamem_agents.cli.options import AsJson, Database
+from deltamem_agents.cli.options import AsJson, Database, settings_now, threads_url
 
 __all__ = ["threads"]
 
@@ -44,7 +43,9 @@ def list_all(db: Database = None, as_json: AsJson = False) -> None:
 def fork(
     thread: Thread,
     target: Annotated[str, typer.Argument(help="Name of the new thread.")],
-    checkpoint: Annotated[str | None, typer.Option(help="Where to fork; the newest if left out.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Id of the checkpoint, or part of it; the newest if left out.")
+    ] = None,
     db: Database = None,
     archive_db: ArchiveDatabase = None,
     as_json: AsJson = False,
@@ -62,7 +63,9 @@ def fork(
 @threads.command(epilog="Example: deltamem threads rollback notes 1f0a7c2e -n acme")
 def rollback(
     thread: Thread,
-    checkpoint: Annotated[str, typer.Argument(help="Id of the checkpoint; `threads export` lists them.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="Id of the checkpoint, or its beginning or end; `threads export` lists them.")
+    ],
     namespace: Space,
     db: Database = None,
     archive_db: ArchiveDatabase = None,
@@ -109,5 +112,5 @@ def _checkpointer(db: str | None) -> Iterator[Any]:
 
     settings = settings_now()
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-    with open_checkpointer(db or settings.db, aes_key=key) as saver:
+    with open_checkpointer(threads_url(db), aes_key=key) as saver:
         yield saver

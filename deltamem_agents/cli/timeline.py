@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltamem_agents.cli.options import Adapter, AsJson, Database, Model, labels
+from deltamem_agents.cli.options import (
+    Adapter,
+    AsJson,
+    Database,
+    Device,
+    Model,
+    archive_url,
+    chat_model,
+    labels,
+    settings_now,
+    threads_url,
+)
 from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
@@ -47,15 +58,13 @@ def show(
     gates: Gates = True,
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
     plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what was said, absorbed, archived, recalled and decided in a thread, and its memory as a plot."""
     with working("reading the thread"):
-        from deltamem_agents.settings import Settings
-
-        given = {"model": model, "adapter": adapter, "db": db, "archive_db": archive_db}
-        settings = Settings(**{key: value for key, value in given.items() if value is not None})
+        settings = settings_now(model=model, adapter=adapter, device=device, db=db, archive_db=archive_db)
         timeline = _read(name, settings)
         archived = [] if namespace is None else _archived(name, settings, namespace)
         readings = _gates(timeline, settings) if gates else []
@@ -72,15 +81,11 @@ def show(
 
 
 def _read(name: str, settings: "Settings") -> "Timeline":
-    from backbone import ConfigError
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.timeline import thread_timeline
 
-    file = settings.db.removeprefix("sqlite:///")
-    if file != settings.db and not Path(file).exists():  # opening it would make it
-        raise ConfigError(f"there is no database {settings.db}; name the one that holds the thread with --db")
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-    with open_checkpointer(settings.db, aes_key=key) as saver:
+    with open_checkpointer(threads_url(settings.db), aes_key=key) as saver:
         return thread_timeline(saver, name)
 
 
@@ -88,21 +93,20 @@ def _archived(name: str, settings: "Settings", namespace: str) -> "list[Event]":
     from deltamem_agents.archive.store import MemoryStore
     from deltamem_agents.timeline import archived_events, decided_events
 
-    with MemoryStore.from_url(settings.archive_db) as store:
+    with MemoryStore.from_url(archive_url(settings.archive_db, flag="--archive-db")) as store:
         space = labels(namespace)
         return [*archived_events(store, space, name), *decided_events(store, space, name)]
 
 
 def _gates(timeline: "Timeline", settings: "Settings") -> "list[GateReading]":
     """Measure the thread's messages, if the settings' model is the one whose memory it has."""
-    from backbone import load_backbone
     from deltamem_agents.cli.progress import quiet_loading
     from deltamem_agents.gates import read_gates
 
     if timeline.fingerprint is None:
         return []
     quiet_loading()
-    backbone = load_backbone(settings.model, adapter=settings.adapter)
+    backbone = chat_model(settings).engine.backbone
     if backbone.model.fingerprint != timeline.fingerprint:
         return []
     return list(read_gates(backbone, timeline.messages))

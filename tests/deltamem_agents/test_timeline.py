@@ -189,7 +189,7 @@ def test_the_command_prints_events_and_a_plot(run: Show, told: Told, model_folde
         (["nobody"], "nobody"),
         (["notes", "--plot", "x.what"], "x.what"),
         (["notes", "--db", "oracle://x"], "oracle"),
-        (["notes", "--db", "sqlite:///nowhere.sqlite"], "no database sqlite:///nowhere.sqlite"),
+        (["notes", "--db", "sqlite:///nowhere.sqlite"], "nowhere.sqlite"),
     ],
 )
 def test_mistakes_are_one_line(run: Show, arguments: list[str], named: str) -> None:

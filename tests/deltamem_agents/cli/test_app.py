@@ -67,6 +67,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "noise.bin").write_bytes(b"\xff\xfe\x00noise" * 100)
     (tmp_path / "text.txt").write_text("just text\n")
     (tmp_path / "empty").mkdir()
+    with MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite"):
+        pass
 
     def run_one(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["deltamem", *arguments])
@@ -137,6 +139,69 @@ def test_a_mistake_is_status_1_and_one_line(run: Run, arguments: str, named: str
     assert err.startswith("error: ")
     assert named in err
     assert "secret" not in err
+
+
+READERS = {
+    "DELTAMEM_ARCHIVE_DB": (
+        "audit verify",
+        "audit list -n a",
+        "audit export",
+        "archive list -n a",
+        "archive search x -n a",
+        "archive show 12345678 -n a",
+        "archive stats",
+        "archive verify",
+        "archive rebuild --index vectors",
+        "archive export",
+        "archive quarantined -n a",
+        "archive approve 12345678 -n a",
+        "archive reject 12345678 -n a",
+        "forget -n a --query x --db memory://",
+    ),
+    "DELTAMEM_DB": (
+        "threads list",
+        "threads export t",
+        "threads fork t u",
+        "threads rollback t 12345678 -n a",
+        "threads delete t -n a",
+        "thread show t",
+        "forget -n a --query x",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"), [(command, variable) for variable, commands in READERS.items() for command in commands]
+)
+def test_a_database_that_is_only_read_is_not_made(
+    run: Run, arguments: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was mistyped is an error with the place that was looked at, and no file appears."""
+    monkeypatch.setenv(variable, "sqlite:///mistyped.sqlite")
+    before = sorted(tmp_path.iterdir())
+    status, out, err = run(*shlex.split(arguments))
+    assert (status, out) == (1, "")
+    assert f"there is no database {tmp_path}/mistyped.sqlite" in err
+    assert variable in err
+    assert len(err.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_who_has_no_threads_or_no_archive_can_say_so(run: Run) -> None:
+    """For `forget`, memory:// stands for what never was; the error names it."""
+    asked = ("forget", "-n", "a", "--query", "x", "--json")
+    assert "memory:// if there is none" in run(*asked)[2]
+    assert run(*asked, "--db", "memory://")[0] == 0
+    assert run(*asked, "--db", "memory://", "--archive-db", "memory://")[0] == 0
+
+
+def test_settings_that_do_not_go_together_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model itself refuses is said like any other mistake."""
+    monkeypatch.setenv("DELTAMEM_WINDOW_TOKENS", "80")
+    monkeypatch.setenv("DELTAMEM_KEEP_TOKENS", "100")
+    status, _, err = run("forget", "-n", "a", "--query", "x", "--db", "memory://")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "keep_tokens must be below window_tokens" in err
 
 
 def test_settings_come_from_flag_variable_and_file_in_that_order(

@@ -65,6 +65,17 @@ def test_records_are_found_listed_and_shown(run: Callable[..., tuple[int, str, s
     assert "ripe" not in run("list", "--namespace", "user/ann", "--thread", "u")[1]
 
 
+def test_a_record_is_named_by_part_of_its_id(run: Callable[..., tuple[int, str, str]], url: str) -> None:
+    """The end of an id, as in a citation, or its beginning is enough if no other record has it."""
+    with MemoryStore.from_url(url) as store:
+        ids = [store.records.add(("two",), NewRecord(text)).id for text in ("one", "two")]
+    for name in (ids[0], ids[0][-8:], f"[m:{ids[0][-8:]}]", ids[0][:-2]):
+        assert json.loads(run("show", name, "-n", "two", "--json")[1])["text"] == "one"
+    assert "is part of 2 ids" in run("show", ids[0][:4], "-n", "two")[2]
+    for name in (ids[0][-8:], "%%%%", ids[0][-3:]):
+        assert f"holds no record '{name}'" in run("show", name, "-n", "user/ann")[2]
+
+
 def test_expected_errors_are_one_line(run: Callable[..., tuple[int, str, str]]) -> None:
     """An unknown record, a namespace that is none and a missing index are said on stderr with status 1."""
     for arguments, reason in (

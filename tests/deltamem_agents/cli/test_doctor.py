@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from deltamem_agents import MemoryStore
 from deltamem_agents.cli import main
@@ -107,8 +108,26 @@ def test_a_model_larger_than_the_free_memory_fails(monkeypatch: pytest.MonkeyPat
     """What the weights need is compared with what is free."""
     import backbone
 
-    monkeypatch.setattr(backbone, "count_parameters", lambda model: 10**15)
-    assert found()["model"].status == "failed"
+    monkeypatch.setattr(backbone, "count_parameters", lambda model, revision: 10**15)
+    finding = found()["model"]
+    assert finding.status == "failed"
+    assert ("--device cuda" in (finding.advice or "")) is torch.cuda.is_available()
+
+
+def test_the_model_is_weighed_as_it_would_be_loaded() -> None:
+    """The dtype and the device that are set count."""
+    assert "as float32 need" in found()["model"].found
+    finding = found(dtype="bfloat16", device="cpu")["model"]
+    assert "as bfloat16 need" in finding.found
+    assert finding.found.endswith("free on cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_torch_cannot_use_fails(device: str) -> None:
+    """The check names it, and how to choose another."""
+    finding = found(device=device)["device"]
+    assert finding.status == "failed"
+    assert "DELTAMEM_DEVICE" in (finding.advice or "")
 
 
 def test_databases_that_are_there_are_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
