@@ -1,5 +1,6 @@
 """Declare `deltamem agent …`: the example agents, ready to run."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from backbone import ConfigError
-from deltamem_agents.cli.options import Adapter, Database, Model
+from deltamem_agents.cli.options import Adapter, Database, Device, Model
 
-__all__ = ["agents"]
+__all__ = ["agents", "coding_command", "data_command"]
 
 _NEEDED_FOR_DATA = frozenset({"matplotlib", "pandas", "scipy", "sklearn"})
 
@@ -23,55 +24,82 @@ Script = Annotated[
 ]
 
 
-@agents.command(epilog='Example: deltamem agent coding --workspace ~/project --allow "make check"')
-def coding(
-    workspace: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Folder to work in.", show_default="a copy of the sample project"
-        ),
-    ] = None,
-    allow: Annotated[
-        list[str] | None, typer.Option(help="A command line that may run beside the usual ones; can be repeated.")
-    ] = None,
-    thread: Thread = None,
-    model: Model = None,
-    adapter: Adapter = None,
-    db: Database = None,
-    script: Script = None,
-) -> None:
-    """Work on a project: list, search, read, write (it asks first), run its tests or linter."""
-    options = {"thread": thread, "model": model, "adapter": adapter, "db": db, "script": script}
-    _run("coding_assistant", workspace=workspace, allow=allow or (), **options)
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object a line for what happens in a --script, instead of text.")
+]
 
 
-@agents.command(epilog="Example: deltamem agent data --csv survey.csv")
-def data(
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, dir_okay=False, help="Table to work on.", show_default="scikit-learn's diabetes table"
-        ),
-    ] = None,
-    pictures: Annotated[Path, typer.Option(file_okay=False, help="Folder for plots.")] = Path("plots"),
-    thread: Thread = None,
-    model: Model = None,
-    adapter: Adapter = None,
-    db: Database = None,
-    script: Script = None,
-) -> None:
-    """Ask about a table: profile, summarize, filter, aggregate, compare, plot; each answer names its assumptions."""
-    options = {"thread": thread, "model": model, "adapter": adapter, "db": db, "script": script}
-    try:
-        _run("data_analyst", csv=csv, pictures=pictures, **options)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in _NEEDED_FOR_DATA:
-            raise
-        raise ConfigError(
-            f"the data analyst needs {error.name}, which is not installed: pip install 'deltamem-agents[data]'"
-        ) from error
+def coding_command(package: str) -> Callable[..., None]:
+    """Return the command that runs the coding assistant of a package, which is imported when the command is called."""
+
+    def coding(
+        workspace: Annotated[
+            Path | None,
+            typer.Option(
+                exists=True, file_okay=False, help="Folder to work in.", show_default="a copy of the sample project"
+            ),
+        ] = None,
+        allow: Annotated[
+            list[str] | None, typer.Option(help="A command line that may run beside the usual ones; can be repeated.")
+        ] = None,
+        thread: Thread = None,
+        model: Model = None,
+        adapter: Adapter = None,
+        device: Device = None,
+        db: Database = None,
+        script: Script = None,
+        as_json: JsonLines = False,
+    ) -> None:
+        """Work on a project: list, search, read, write (it asks first), run its tests or linter."""
+        chosen = {"model": model, "adapter": adapter, "device": device, "db": db}
+        _run(package, workspace=workspace, allow=allow or (), thread=thread, script=script, as_json=as_json, **chosen)
+
+    return coding
 
 
-def _run(name: str, **options: Any) -> None:
-    """Start an example; a name instead of an import, because in a source tree it lies outside this package."""
-    import_module(f"deltamem_agents.agents.{name}.run").run(**options)
+def data_command(package: str) -> Callable[..., None]:
+    """Return the command that runs the data analyst of a package, which is imported when the command is called."""
+
+    def data(
+        csv: Annotated[
+            Path | None,
+            typer.Option(
+                exists=True, dir_okay=False, help="Table to work on.", show_default="scikit-learn's diabetes table"
+            ),
+        ] = None,
+        pictures: Annotated[Path, typer.Option(file_okay=False, help="Folder for plots.")] = Path("plots"),
+        thread: Thread = None,
+        model: Model = None,
+        adapter: Adapter = None,
+        device: Device = None,
+        db: Database = None,
+        script: Script = None,
+        as_json: JsonLines = False,
+    ) -> None:
+        """Ask about a table: profile, summarize, filter, aggregate, compare, plot; answers name their assumptions."""
+        chosen = {"model": model, "adapter": adapter, "device": device, "db": db}
+        try:
+            _run(package, csv=csv, pictures=pictures, thread=thread, script=script, as_json=as_json, **chosen)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] not in _NEEDED_FOR_DATA:
+                raise
+            raise ConfigError(
+                f"the data analyst needs {error.name}, which is not installed: pip install 'deltamem-agents[data]'"
+            ) from error
+
+    return data
+
+
+def _run(package: str, *, script: Path | None, as_json: bool, **options: Any) -> None:
+    if as_json and script is None:
+        raise typer.BadParameter("--json is for a --script: a person reads text")
+    import_module(f"{package}.run").run(script=script, as_json=as_json, **options)
+
+
+# Names instead of imports, because in a source tree the examples lie outside this package.
+agents.command(epilog='Example: deltamem agent coding --workspace ~/project --allow "make check"')(
+    coding_command("deltamem_agents.agents.coding_assistant")
+)
+agents.command(epilog="Example: deltamem agent data --csv survey.csv")(
+    data_command("deltamem_agents.agents.data_analyst")
+)

@@ -1,13 +1,10 @@
 """Gather the commands of `deltamem`, and turn expected errors into one line."""
 
-import sqlite3
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from backbone import DeltaMemError
 from deltamem_agents.cli.adapter_group import adapters
 from deltamem_agents.cli.agent import agents
 from deltamem_agents.cli.audit import audit
@@ -15,9 +12,9 @@ from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
 from deltamem_agents.cli.forget import forget
-from deltamem_agents.cli.options import Adapter, Database, Model, Thread
+from deltamem_agents.cli.options import Adapter, Database, Device, Model, Thread
 from deltamem_agents.cli.policy_group import policies
-from deltamem_agents.cli.progress import error_line, print_error, working
+from deltamem_agents.cli.progress import errors_as_lines, working
 from deltamem_agents.cli.quarantine import archive
 from deltamem_agents.cli.threads import threads
 from deltamem_agents.cli.timeline import show, thread
@@ -69,32 +66,20 @@ def chat(
     thread: Thread = "default",
     model: Model = None,
     adapter: Adapter = None,
+    device: Device = None,
     db: Database = None,
 ) -> None:
     """Talk to an agent; Ctrl-C stops a reply, Ctrl-D ends the program.
 
-    Options that are left out are taken from DELTAMEM_MODEL, DELTAMEM_ADAPTER and DELTAMEM_DB.
+    Options that are left out are taken from DELTAMEM_MODEL, DELTAMEM_ADAPTER, DELTAMEM_DEVICE and DELTAMEM_DB.
     """
     with working("loading"):
         from deltamem_agents.cli.chat import run_chat
 
-    run_chat(thread=thread, model=model, adapter=adapter, db=db)
+    run_chat(thread=thread, model=model, adapter=adapter, device=device, db=db)
 
 
 def main() -> None:
     """Run the command line; an expected error becomes one line on stderr and exit status 1."""
-    try:
+    with errors_as_lines():
         app(prog_name="deltamem")
-    except _expected_errors() as error:
-        print_error(error_line(error))
-        sys.exit(1)
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Name the errors that come from what was asked or from the surroundings.
-
-    A library that was not loaded has raised none of its own, so none is loaded here.
-    """
-    named = {"sqlalchemy.exc": "SQLAlchemyError", "psycopg": "Error"}
-    others = [getattr(sys.modules[module], name) for module, name in named.items() if module in sys.modules]
-    return (DeltaMemError, OSError, UnicodeError, sqlite3.Error, *others)

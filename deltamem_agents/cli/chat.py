@@ -8,13 +8,11 @@ from typing import Any
 import typer
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessageChunk, HumanMessage
-from rich.console import Console
-from rich.text import Text
 
 from backbone import DeltaMemError
-from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.progress import error_line, print_error, quiet_loading, working
+from deltamem_agents.cli.progress import error_line, print_error
+from deltamem_agents.cli.terminal import note, open_model, typed
 from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.settings import Settings
@@ -22,26 +20,21 @@ from deltamem_agents.settings import Settings
 __all__ = ["run_chat", "status_line"]
 
 
-def run_chat(*, thread: str, model: str | None, adapter: str | None, db: str | None) -> None:
+def run_chat(*, thread: str, model: str | None, adapter: str | None, device: str | None, db: str | None) -> None:
     """Read lines from stdin and stream replies to stdout until the input ends.
 
     What is None comes from the settings. Raises DeltaMemError if model, adapter or database cannot be opened; an error
     of one turn is printed, and the talk goes on.
     """
     settings = Settings()
-    chosen = {"model": model or settings.model, "adapter": adapter or settings.adapter}
-    limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
-    chat_model = ChatDeltaMem(**chosen, **limits)
-    if chat_model.model is None:
-        quiet_loading()
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
         saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
         try:
-            with working("loading the model"):
-                _ = chat_model.engine  # so that what cannot be loaded ends the program instead of the first turn
+            # Loaded here, so that what cannot be loaded ends the program instead of the first turn.
+            chat_model = open_model(model, adapter, device)
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
             _converse(_Talk(agent, thread), runner)
         finally:
@@ -78,16 +71,8 @@ def status_line(thread: str, values: Mapping[str, Any]) -> str:
 
 
 def _converse(talk: _Talk, runner: asyncio.Runner) -> None:
-    _note(runner.run(talk.status()))
-    while True:
-        try:
-            text = input("you> ").strip()
-        except KeyboardInterrupt:
-            _note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
-            continue
-        except EOFError:
-            typer.echo()
-            return
+    note(runner.run(talk.status()))
+    for text in typed():
         if text:
             _turn(talk, runner, text)
 
@@ -96,13 +81,9 @@ def _turn(talk: _Talk, runner: asyncio.Runner, text: str) -> None:
     try:
         runner.run(talk.reply(text, lambda piece: typer.echo(piece, nl=False)))
         typer.echo()
-        _note(runner.run(talk.status()))
+        note(runner.run(talk.status()))
     except KeyboardInterrupt:
-        _note("\n[stopped]")
+        note("\n[stopped]")
     except DeltaMemError as error:
         typer.echo()
         print_error(error_line(error))
-
-
-def _note(text: str) -> None:
-    Console().print(Text(text, style="dim"), soft_wrap=True)

@@ -1,5 +1,7 @@
 """Show what a command is doing and what went wrong, on stderr; progress only where a person watches."""
 
+import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,7 +9,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-__all__ = ["error_line", "print_error", "progress", "quiet_loading", "working"]
+from backbone import DeltaMemError
+
+__all__ = ["error_line", "errors_as_lines", "print_error", "progress", "quiet_loading", "working"]
 
 
 @contextmanager
@@ -35,6 +39,26 @@ def quiet_loading() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
+
+
+@contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Run a program; an expected error becomes one line on stderr and exit status 1."""
+    try:
+        yield
+    except _expected_errors() as error:
+        print_error(error_line(error))
+        sys.exit(1)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Name the errors that come from what was asked or from the surroundings.
+
+    A library that was not loaded has raised none of its own, so none is loaded here.
+    """
+    named = {"sqlalchemy.exc": "SQLAlchemyError", "psycopg": "Error", "torch": "OutOfMemoryError"}
+    others = [getattr(sys.modules[module], name) for module, name in named.items() if module in sys.modules]
+    return (DeltaMemError, OSError, UnicodeError, sqlite3.Error, *others)
 
 
 def error_line(error: Exception) -> str:

@@ -1,63 +1,74 @@
 """Hold a conversation with an agent that has tools: what it calls, what it answers, and what it needs leave for."""
 
 import asyncio
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import typer
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphRecursionError
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
-from rich.console import Console
-from transformers.utils.logging import disable_progress_bar
 
 from backbone import ConfigError, DeltaMemError
 from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.progress import error_line
+from deltamem_agents.cli.progress import error_line, print_error
+from deltamem_agents.cli.terminal import note, typed
 from deltamem_agents.hybrid import HybridMemory
 from deltamem_agents.policy import default_policy
 from deltamem_agents.settings import Settings
 
-__all__ = ["Graph", "MakeGraph", "open_model", "talk"]
+__all__ = ["Graph", "MakeGraph", "own_files", "talk", "thread_of"]
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 MakeGraph = Callable[[HybridMemory, BaseCheckpointSaver[Any]], Graph]
+Event = dict[str, Any]
+Show = Callable[[Event], None]
 
-_BUNDLED_REPLY_TOKENS = 64
 _BUNDLED_RECALL_TOKENS = 128  # a quarter of its window
 
 
-def open_model(model: str | None, adapter: str | None) -> ChatDeltaMem:
-    """Return the chat model that options and settings name, loaded; raises DeltaMemError if it cannot be."""
+def thread_of(kind: str, path: Path) -> str:
+    """Name the thread of a file or folder by its name, and by a digest of where it lies: namesakes stay apart."""
+    path = path.resolve()
+    return f"{kind}-{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def own_files(db: str | None) -> list[Path]:
+    """Return the files and the folder in which `talk` keeps threads, archive and index, for tools to keep out of."""
     settings = Settings()
-    limits = settings.model_dump(include={"window_tokens", "keep_tokens", "max_tokens"}, exclude_none=True)
-    name = model or settings.model
-    if name is None:
-        limits.setdefault("max_tokens", _BUNDLED_REPLY_TOKENS)
-        disable_progress_bar()  # type: ignore[no-untyped-call] # transformers types no logging
-    chat_model = ChatDeltaMem(model=name, adapter=adapter or settings.adapter, **limits)
-    with Console(stderr=True).status("loading the model"):
-        _ = chat_model.engine
-    return chat_model
+    threads, archive, index = db or settings.db, settings.archive_db.partition("?")[0], settings.archive_index or "://"
+    kept = [url.removeprefix("sqlite:///") for url in (threads, archive) if url.startswith("sqlite:///")]
+    return [Path(path) for path in (*kept, *([] if "://" in index else [index]))]
 
 
 def talk(
-    make: MakeGraph, model: ChatDeltaMem, *, namespace: Namespace, thread: str, db: str | None, script: Path | None
+    make: MakeGraph,
+    model: ChatDeltaMem,
+    *,
+    about: str,
+    namespace: Namespace,
+    thread: str,
+    db: str | None,
+    script: Path | None,
+    as_json: bool = False,
 ) -> None:
     """Talk to the agent that `make` returns, until the input or the script ends.
 
-    The thread is kept in `db`, what is said in the archive of the settings, under `namespace`. script: a file that is
-    typed instead of a person, a line at a time; empty lines and those that begin with # are skipped.
+    about: what the agent works on, said first. The thread is kept in `db`, what is said in the archive of the settings,
+    under `namespace`. script: a file that is typed instead of a person, a line at a time; empty lines and those that
+    begin with # are skipped. as_json: print an object a line for whatever happens, with its kind.
     """
-    lines = _typed() if script is None else _scripted(script)
+    show = _print_json if as_json else _print_event
+    lines = typed() if script is None else _scripted(script, show)
     settings = Settings()
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     budget = _BUNDLED_RECALL_TOKENS if model.model is None else 4 * _BUNDLED_RECALL_TOKENS
@@ -71,24 +82,13 @@ def talk(
                 HybridMemory(store, default_policy(), namespace=namespace, budget_tokens=budget)
             )
             saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
-            _converse(_Talk(make(memory, saver), thread, lines), runner)
+            show({"kind": "note", "text": about})
+            _converse(_Talk(make(memory, saver), thread, lines, show), runner)
         finally:
             runner.run(stack.aclose())
 
 
-def _typed() -> Iterator[str]:
-    """Yield what a person types, or what comes through a pipe."""
-    while True:
-        try:
-            yield input("you> ").strip()
-        except KeyboardInterrupt:
-            _note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
-        except EOFError:
-            typer.echo()
-            return
-
-
-def _scripted(script: Path) -> Iterator[str]:
+def _scripted(script: Path, show: Show) -> Iterator[str]:
     try:
         text = script.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -96,20 +96,21 @@ def _scripted(script: Path) -> Iterator[str]:
             f"--script takes a text file, one line a message; {script} cannot be read: {error}"
         ) from error
     kept = (line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    return (_echoed(line) for line in kept)
+    return (_echoed(line, show) for line in kept)
 
 
-def _echoed(line: str) -> str:
-    typer.echo(f"you> {line}")
+def _echoed(line: str, show: Show) -> str:
+    show({"kind": "said", "text": line})
     return line
 
 
 class _Talk:
-    """One thread of an agent, and the lines that are typed to it."""
+    """One thread of an agent, the lines that are typed to it, and where it shows what happens."""
 
-    def __init__(self, graph: Graph, thread: str, lines: Iterator[str]) -> None:
+    def __init__(self, graph: Graph, thread: str, lines: Iterator[str], show: Show) -> None:
         self.graph = graph
         self.lines = lines
+        self.show = show
         self.thread = thread
         self.config: Any = {"configurable": {"thread_id": thread}}
         self._seen: set[str | None] = set()
@@ -119,7 +120,7 @@ class _Talk:
         return [one.value for one in (await self.graph.aget_state(self.config)).interrupts]
 
     async def step(self, payload: Any) -> Any:
-        """Run the graph until it ends or waits, printing what happens; return what it waits for, or None."""
+        """Run the graph until it ends or waits, showing what happens; return what it waits for, or None."""
         waiting = None
         notes: list[str] = []
         events: Any = self.graph.astream(payload, self.config, stream_mode=["updates", "custom"])
@@ -132,14 +133,22 @@ class _Talk:
                     waiting = update[0].value
                 else:
                     for part in update if isinstance(update, list) else [update]:
-                        _show_new((part or {}).get("messages", ()), self._seen)
-        for note in notes:
-            _note(note)
+                        self._show_new((part or {}).get("messages", ()))
+        for text in notes:
+            self.show({"kind": "note", "text": text})
         return waiting
+
+    def _show_new(self, messages: Any) -> None:
+        """Show the messages of an update that were not shown before: middleware gives some of them again."""
+        for message in messages if isinstance(messages, list) else [messages]:
+            if isinstance(message, BaseMessage) and (message.id is None or message.id not in self._seen):
+                self._seen.add(message.id)
+                for event in _events(message):
+                    self.show(event)
 
 
 def _converse(chat: _Talk, runner: asyncio.Runner) -> None:
-    _note(f"[thread {chat.thread}]")
+    chat.show({"kind": "note", "text": f"[thread {chat.thread}]"})
     for request in runner.run(chat.pending()):
         _turn(chat, runner, _answer(chat, request))
     for line in chat.lines:
@@ -148,46 +157,64 @@ def _converse(chat: _Talk, runner: asyncio.Runner) -> None:
 
 
 def _turn(chat: _Talk, runner: asyncio.Runner, payload: Any) -> None:
+    """Run a turn to its end; a payload of None is none, because the input ended before an answer."""
     try:
-        while (request := runner.run(chat.step(payload))) is not None:
-            payload = _answer(chat, request)
+        while payload is not None:
+            request = runner.run(chat.step(payload))
+            payload = None if request is None else _answer(chat, request)
     except KeyboardInterrupt:
-        _note("\n[stopped]")
+        chat.show({"kind": "note", "text": "\n[stopped]"})
     except (DeltaMemError, GraphRecursionError) as error:
-        typer.secho(error_line(error), err=True, fg=typer.colors.RED)
+        chat.show({"kind": "error", "text": error_line(error)})
 
 
-def _answer(chat: _Talk, request: Mapping[str, Any]) -> Command[Any]:
-    """Ask about each call that waits for leave; anything but yes declines it."""
+def _answer(chat: _Talk, request: Mapping[str, Any]) -> Command[Any] | None:
+    """Ask about each call that waits for leave; yes and y grant it, and no answer at all, None, lets it wait on."""
     decisions = []
     for action in request["action_requests"]:
-        typer.echo(f"{action['name']} needs your leave:\n{action['description']}\nyes or no?")
-        said = next(chat.lines, "")
+        chat.show({"kind": "question", "call": action["name"], "text": action["description"]})
+        if (said := next(chat.lines, None)) is None:
+            chat.show({"kind": "note", "text": "[not answered; it is asked again when the thread goes on]"})
+            return None
         approved = said.lower() in {"y", "yes"}
         decisions.append({"type": "approve"} if approved else {"type": "reject", "message": "declined by the user"})
     return Command(resume={"decisions": decisions})
 
 
-def _show_new(messages: Any, seen: set[str | None]) -> None:
-    """Print the messages of an update that were not printed before: middleware gives some of them again."""
-    for message in messages if isinstance(messages, list) else [messages]:
-        if isinstance(message, BaseMessage) and (message.id is None or message.id not in seen):
-            seen.add(message.id)
-            _show(message)
-
-
-def _show(message: BaseMessage) -> None:
+def _events(message: BaseMessage) -> Iterator[Event]:
+    """Yield what a new message is to a person: a tool's result, or calls and an answer."""
     if isinstance(message, ToolMessage):
         whole = message.artifact if isinstance(message.artifact, str) else message.text
-        _note("\n".join(f"  {line}" for line in whole.splitlines()))
+        yield {"kind": "result", "call": message.name, "text": whole}
     elif isinstance(message, AIMessage):
         for call in message.tool_calls:
-            typer.echo(f"→ {call['name']} {json.dumps(call['args'], ensure_ascii=False)}")
+            yield {"kind": "call", "call": call["name"], "arguments": call["args"]}
         for broken in message.invalid_tool_calls:
-            typer.echo(f"→ a call that cannot be read: {broken['args']}")
+            yield {"kind": "note", "text": f"→ a call that cannot be read: {broken['args']}"}
         if message.text:
-            typer.echo(message.text)
+            yield {"kind": "answer", "text": message.text}
 
 
-def _note(text: str) -> None:
-    typer.secho(text, dim=True)
+def _print_json(event: Event) -> None:
+    print(json.dumps(event, ensure_ascii=False), flush=True)
+    if event["kind"] == "error":
+        print_error(event["text"])
+
+
+def _print_event(event: Event) -> None:
+    text = event.get("text", "")
+    match event["kind"]:
+        case "said":
+            print(f"you> {text}")
+        case "call":
+            print(f"→ {event['call']} {json.dumps(event['arguments'], ensure_ascii=False)}")
+        case "result":
+            note("\n".join(f"  {line}" for line in text.splitlines()))
+        case "question":
+            print(f"{event['call']} needs your leave:\n{text}\nyes or no?")
+        case "answer":
+            print(text)
+        case "error":
+            print_error(text)
+        case _:
+            note(text)

@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from deltamem_agents.cli.talk import open_model, talk
+from deltamem_agents.cli.talk import own_files, talk, thread_of
+from deltamem_agents.cli.terminal import open_model
 
 from .agent import coding_agent
 from .workspace import DEFAULT_COMMANDS, Limits, Workspace
@@ -19,26 +20,29 @@ def run(
     thread: str | None = None,
     model: str | None = None,
     adapter: str | None = None,
+    device: str | None = None,
     db: str | None = None,
     script: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Talk to the assistant until the input or the script ends.
 
     workspace: the folder to work in; None is a copy of the sample project in the current folder. allow: command lines
     that may run beside the default ones.
     """
-    chat_model = open_model(model, adapter)
+    chat_model = open_model(model, adapter, device)
     # A result with as many characters as the window has tokens fills a quarter to a half of it.
     limits = Limits(result_characters=chat_model.window[0], shown_lines=3 if chat_model.model is None else None)
-    space = Workspace(workspace or sample_copy(), (*DEFAULT_COMMANDS, *allow), limits)
-    print(f"workspace: {space.root}")
+    space = Workspace(workspace or sample_copy(), (*DEFAULT_COMMANDS, *allow), limits, private=own_files(db))
     talk(
         lambda memory, saver: coding_agent(chat_model, memory, space, saver),
         chat_model,
+        about=f"workspace: {space.root}",
         namespace=("coding", str(space.root)),
-        thread=thread or f"coding-{space.root.name}",
+        thread=thread or thread_of("coding", space.root),
         db=db,
         script=script,
+        as_json=as_json,
     )
 
 

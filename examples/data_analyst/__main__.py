@@ -1,32 +1,15 @@
 """Run the analyst of this folder: python -m examples.data_analyst --csv FILE."""
 
-import sys
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from deltamem_agents import DeltaMemError
-
-from .run import run
+from deltamem_agents.cli.agent import data_command
+from deltamem_agents.cli.progress import errors_as_lines
 
 __all__ = ["main"]
 
-
-def main(
-    csv: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
-    thread: str | None = None,
-    model: str | None = None,
-    adapter: str | None = None,
-    db: str | None = None,
-    script: Path | None = None,
-) -> None:
-    """Answer questions about a table; the options are those of `deltamem agent data`."""
-    run(csv, thread=thread, model=model, adapter=adapter, db=db, script=script)
+main = data_command(str(__package__))
 
 
 if __name__ == "__main__":
-    try:
+    with errors_as_lines():
         typer.run(main)
-    except (DeltaMemError, OSError) as error:
-        sys.exit(f"error: {error}")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from deltamem_agents import ConfigError
-from deltamem_agents.cli.talk import open_model, talk
+from deltamem_agents.cli.talk import talk, thread_of
+from deltamem_agents.cli.terminal import open_model
 
 from .agent import data_agent
 from .table import TableError, csv_table, diabetes_table
@@ -18,8 +19,10 @@ def run(
     thread: str | None = None,
     model: str | None = None,
     adapter: str | None = None,
+    device: str | None = None,
     db: str | None = None,
     script: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Talk to the analyst until the input or the script ends.
 
@@ -29,13 +32,14 @@ def run(
         table = diabetes_table() if csv is None else csv_table(csv)
     except TableError as error:
         raise ConfigError(str(error)) from error
-    chat_model = open_model(model, adapter)
-    print(f"table: {table.name}, {len(table.frame)} rows; columns: {', '.join(table.frame.columns)}")
+    chat_model = open_model(model, adapter, device)
     talk(
         lambda memory, saver: data_agent(chat_model, memory, table, pictures, saver),
         chat_model,
+        about=f"table: {table.name}, {len(table.frame)} rows; columns: {', '.join(table.frame.columns)}",
         namespace=("data", table.name if csv is None else str(csv.resolve())),
-        thread=thread or f"data-{table.name}",
+        thread=thread or (f"data-{table.name}" if csv is None else thread_of("data", csv)),
         db=db,
         script=script,
+        as_json=as_json,
     )

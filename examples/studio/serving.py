@@ -2,7 +2,7 @@
 
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore
 from deltamem_agents.archive.records import Namespace
-from deltamem_agents.cli.talk import open_model
+from deltamem_agents.cli.terminal import open_model
 from deltamem_agents.policy import default_policy
 from deltamem_agents.settings import Settings
 
@@ -15,7 +15,7 @@ def open_memory(namespace: Namespace) -> tuple[ChatDeltaMem, HybridMemory]:
     A recalled block may take a quarter of the window. Raises DeltaMemError for what cannot be opened.
     """
     settings = Settings()
-    model = open_model(None, None)
+    model = open_model()
     store = MemoryStore.from_url(settings.archive_db, settings.archive_index, settings.archive_embeddings)
     budget = model.window[0] // 4
     return model, HybridMemory(store, default_policy(), namespace=namespace, budget_tokens=budget)

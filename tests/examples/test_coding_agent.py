@@ -1,5 +1,6 @@
 """Let a scripted model work in the sample project: approval, quotes from the archive, and the talk in a terminal."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_a_model_that_only_calls_tools_is_stopped(root: Path, memory: HybridMemo
     assert "limit" in result["messages"][-1].text.lower()
 
 
-def run_talk(root: Path, script: str, model: Any) -> None:
+def run_talk(root: Path, script: str, model: Any, *, as_json: bool = False) -> None:
     """Talk as `deltamem agent coding --script` does, with a scripted model in place of the bundled one."""
 
     def make(memory: HybridMemory, saver: BaseCheckpointSaver[Any]) -> Any:
@@ -119,7 +120,8 @@ def run_talk(root: Path, script: str, model: Any) -> None:
 
     file = root.parent / "script.txt"
     file.write_text(script, encoding="utf-8")
-    talk(make, ChatDeltaMem(), namespace=("coding", "test"), thread="t", db=None, script=file)
+    where = {"about": "workspace: project", "namespace": ("coding", "test"), "thread": "t"}
+    talk(make, ChatDeltaMem(), db=None, script=file, as_json=as_json, **where)
 
 
 def test_a_script_is_typed_line_by_line(
@@ -155,6 +157,33 @@ def test_a_question_for_leave_is_asked_again_by_the_next_process(
     assert (root / "data" / "config.csv").read_text(encoding="utf-8") == "name"
 
 
+def test_input_that_ends_at_a_question_declines_nothing(
+    root: Path, scripted: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The thread waits on; the next process asks again, and its answer counts."""
+    monkeypatch.chdir(root.parent)
+    run_talk(root, "Write 'name' to data/config.csv.\n", scripted(WRITE, "It was declined."))
+    printed = capsys.readouterr().out
+    assert "not answered" in printed
+    assert "declined" not in printed
+    run_talk(root, "y\n", scripted("I wrote it."))
+    assert "I wrote it." in capsys.readouterr().out
+    assert (root / "data" / "config.csv").read_text(encoding="utf-8") == "name"
+
+
+def test_a_script_can_be_followed_by_a_program(
+    root: Path, scripted: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --json stdout is one object a line: who said what, what was called, what came back."""
+    monkeypatch.chdir(root.parent)
+    run_talk(root, "Write 'name' to data/config.csv.\nyes\n", scripted(WRITE, "I wrote it."), as_json=True)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = ["note", "note", "said", "call", "question", "said", "result", "answer"]
+    assert [event["kind"] for event in events] == kinds
+    assert events[3] == {"kind": "call", "call": "write_file", "arguments": WRITE.tool_calls[0]["args"]}
+    assert [events[at]["text"] for at in (5, 6, 7)] == ["yes", "wrote 4 characters", "I wrote it."]
+
+
 def test_a_script_that_cannot_be_read_is_one_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no text file is named before anything is opened."""
     monkeypatch.chdir(root.parent)
@@ -162,6 +191,7 @@ def test_a_script_that_cannot_be_read_is_one_error(root: Path, monkeypatch: pyte
         talk(
             lambda *_: None,  # type: ignore[arg-type,return-value] # never called
             ChatDeltaMem(),
+            about="",
             namespace=("coding", "test"),
             thread="t",
             db=None,

@@ -6,11 +6,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from backbone import ConfigError
 from deltamem_agents.cli.agent import agents
 from deltamem_agents.cli.app import app
+from deltamem_agents.cli.talk import thread_of
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ("coding_assistant", "data_analyst")
@@ -39,8 +41,30 @@ def test_every_option_is_explained() -> None:
     for command in ("coding", "data"):
         shown = CliRunner().invoke(app, ["agent", command, "--help"], env={"COLUMNS": "200"}).output
         assert f"Example: deltamem agent {command}" in shown
-        for option in ("--model", "--adapter", "--db", "--script", "--thread"):
+        for option in ("--model", "--adapter", "--device", "--db", "--script", "--thread", "--json"):
             assert option in shown
+
+
+@pytest.mark.parametrize(("command", "name"), zip(("coding", "data"), EXAMPLES, strict=True))
+def test_a_folder_runs_with_the_options_of_the_command(command: str, name: str) -> None:
+    """`python -m` of an example takes what `deltamem agent` takes, with the same explanations."""
+    folder = typer.Typer()
+    folder.command()(import_module(f"examples.{name}.__main__").main)
+    ours, theirs = typer.main.get_command(app).commands["agent"].commands[command], typer.main.get_command(folder)
+    assert [
+        (p.name, p.opts, p.help) for p in theirs.params if p.name not in {"install_completion", "show_completion"}
+    ] == [(p.name, p.opts, p.help) for p in ours.params]
+
+
+def test_namesakes_have_threads_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folders of one name do not share a thread; one folder has one, however it is named."""
+    for folder in ("a/app", "b/app"):
+        (tmp_path / folder).mkdir(parents=True)
+    first, second = (thread_of("coding", tmp_path / folder) for folder in ("a/app", "b/app"))
+    assert first != second
+    assert first.startswith("coding-app-")
+    monkeypatch.chdir(tmp_path / "a")
+    assert thread_of("coding", Path("app")) == first
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

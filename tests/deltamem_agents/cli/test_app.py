@@ -90,6 +90,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         ("eval retrieval --dataset nowhere.json", "nowhere.json"),
         ("archive search", "QUESTION"),
         ("archive import nowhere.jsonl", "nowhere.jsonl"),
+        ("agent coding --json", "--script"),
         ("--config nowhere.toml archive stats", "nowhere.toml"),
     ],
 )
@@ -126,6 +127,8 @@ def test_a_wrong_call_is_status_2_and_names_what_is_wrong(run: Run, arguments: s
         ("chat --db oracle://host", "oracle"),
         ("chat --db sqlite:///noise.bin", "not a database"),
         ("chat --db memory:// --adapter nowhere", "nowhere"),
+        ("chat --db memory:// --device gpu", "gpu"),
+        ("chat --db memory:// --device cuda:99", "cuda:99"),
         ("chat --db memory:// --model empty --adapter empty", "empty"),
         ("eval retrieval --dataset text.txt", "text.txt"),
         ("eval recall --facts 99", "99"),
@@ -199,9 +202,10 @@ def test_settings_that_do_not_go_together_are_one_line(run: Run, monkeypatch: py
     """What the model itself refuses is said like any other mistake."""
     monkeypatch.setenv("DELTAMEM_WINDOW_TOKENS", "80")
     monkeypatch.setenv("DELTAMEM_KEEP_TOKENS", "100")
-    status, _, err = run("forget", "-n", "a", "--query", "x", "--db", "memory://")
-    assert (status, len(err.splitlines())) == (1, 1)
-    assert "keep_tokens must be below window_tokens" in err
+    for command in (("chat", "--db", "memory://"), ("forget", "-n", "a", "--query", "x", "--db", "memory://")):
+        status, _, err = run(*command)
+        assert (status, len(err.splitlines())) == (1, 1)
+        assert "keep_tokens must be below window_tokens" in err
 
 
 def test_settings_come_from_flag_variable_and_file_in_that_order(
@@ -225,11 +229,20 @@ def test_settings_come_from_flag_variable_and_file_in_that_order(
     assert "unknown key 'archive'" in run("archive", "stats")[2]
 
 
+FAILING_TURN = """
+from deltamem_agents.cli.talk import _print_event
+_print_event({"kind": "error", "text": "error: a turn of deltamem agent"})
+raise SystemExit(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "call", [[*PROGRAM, "policy", "test", "nowhere.toml"], [sys.executable, "-c", FAILING_TURN]], ids=["end", "turn"]
+)
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colours_are_for_terminals_that_want_them(no_color: str, coloured: bool) -> None:
+def test_colours_are_for_terminals_that_want_them(call: list[str], no_color: str, coloured: bool) -> None:
     """A terminal gets an error in red, unless NO_COLOR is set; a pipe never does."""
     environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm-256color"}
-    call = [*PROGRAM, "policy", "test", "nowhere.toml"]
     ours, theirs = pty.openpty()
     with subprocess.Popen(call, env=environment, stderr=theirs, stdout=theirs) as process:
         os.close(theirs)

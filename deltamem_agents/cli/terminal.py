@@ -1,0 +1,46 @@
+"""Talk to a person in a terminal: load the model that they chose, take their lines, and write notes beside replies."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.text import Text
+
+from deltamem_agents.chat_models import ChatDeltaMem
+from deltamem_agents.cli.options import chat_model, settings_now
+from deltamem_agents.cli.progress import quiet_loading, working
+
+__all__ = ["note", "open_model", "typed"]
+
+_BUNDLED_REPLY_TOKENS = 64
+
+
+def open_model(model: str | None = None, adapter: str | None = None, device: str | None = None) -> ChatDeltaMem:
+    """Return the chat model that options and settings name, loaded; raises DeltaMemError if it cannot be."""
+    settings = settings_now(model=model, adapter=adapter, device=device)
+    if settings.model is None:
+        quiet_loading()
+    chosen = chat_model(settings, **({"max_tokens": _BUNDLED_REPLY_TOKENS} if settings.model is None else {}))
+    with working("loading the model"):
+        _ = chosen.engine
+    return chosen
+
+
+def typed() -> Iterator[str]:
+    """Yield what a person types, or what comes through a pipe, until it ends."""
+    while True:
+        try:
+            yield input("you> ").strip()
+        except KeyboardInterrupt:
+            note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
+        except EOFError:
+            print()
+            return
+
+
+def note(text: str) -> None:
+    """Print what is not part of the conversation: dim in a terminal, and as it is in a pipe."""
+    console = Console()
+    if console.is_terminal:
+        console.print(Text(text, style="dim"), soft_wrap=True)
+    else:
+        print(text)  # rich would turn tabs into spaces
