@@ -3,22 +3,26 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from backbone import ConfigError
 from deltamem_agents.cli.archive_options import (
     ArchiveDatabase,
     Embeddings,
     File,
     Index,
     Space,
-    open_store,
+    store_at,
     show_rows,
     write_lines,
 )
 from deltamem_agents.cli.forget import open_memory, print_receipt
-from deltamem_agents.cli.options import AsJson, Database, settings_now, threads_url
+from deltamem_agents.cli.options import AsJson, Database, archive_url, settings_now, threads_url
+
+if TYPE_CHECKING:
+    from deltamem_agents.archive.store import MemoryStore
 
 __all__ = ["threads"]
 
@@ -53,7 +57,7 @@ def fork(
     """Copy a thread up to a checkpoint to a new thread, working memory included; the archive then knows the copy."""
     from deltamem_agents.threads import fork_thread
 
-    with _checkpointer(db) as saver, open_store(archive_db) as store:
+    with _checkpointer(db) as saver, _archive(archive_db) as store:
         count = fork_thread(saver, thread, target, checkpoint=checkpoint, store=store)
     print(
         json.dumps({"thread": target, "checkpoints": count}) if as_json else f"{count} checkpoints copied to {target}"
@@ -114,3 +118,17 @@ def _checkpointer(db: str | None) -> Iterator[Any]:
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     with open_checkpointer(threads_url(db), aes_key=key) as saver:
         yield saver
+
+
+@contextlib.contextmanager
+def _archive(db: str | None) -> "Iterator[MemoryStore | None]":
+    """Give the archive; None where none was named and there is none: `deltamem chat` has none."""
+    try:
+        url = archive_url(db, flag="--archive-db")
+    except ConfigError:
+        if db is not None:
+            raise
+        yield None
+        return
+    with store_at(url) as store:
+        yield store
