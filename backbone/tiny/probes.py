@@ -18,12 +18,26 @@ SEED_OFFSET = 10_000_000
 
 @dataclass(frozen=True)
 class RecallQuestion:
-    """Hold a question, the reply that is right, and how many values the attribute has; `told` False: never said."""
+    """Hold a question and what is right.
+
+    reply: the bundled model's right answer, word for word. value: what any right answer names, None if it was never
+    said. values: all that the attribute can have.
+    """
 
     text: str
     reply: str
-    choices: int
-    told: bool
+    value: str | None
+    values: tuple[str, ...]
+
+    @property
+    def told(self) -> bool:
+        """Tell whether the conversation has stated the fact."""
+        return self.value is not None
+
+    @property
+    def choices(self) -> int:
+        """Count the values that a guess can choose from."""
+        return len(self.values)
 
 
 @dataclass(frozen=True)
@@ -73,4 +87,4 @@ def recall_probe(
 
 def _question(rng: random.Random, name: str, value: str | None) -> RecallQuestion:
     item = attribute(name)
-    return RecallQuestion(question_text(rng, item), answer_text(name, value), len(item.values), value is not None)
+    return RecallQuestion(question_text(rng, item), answer_text(name, value), value, item.values)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deltamem_agents.cli.options import AsJson
+from deltamem_agents.cli.options import Adapter, AsJson, Model
 
 __all__ = ["evaluation"]
 
@@ -14,7 +14,12 @@ evaluation = typer.Typer(help="Measure the memory.", no_args_is_help=True)
 Facts = Annotated[int, typer.Option(min=1, help="Facts told in each conversation.")]
 Distance = Annotated[int, typer.Option(min=0, help="Tokens of unrelated work between facts and question.")]
 Updates = Annotated[bool, typer.Option("--updates", help="Change some facts before asking; the newest value counts.")]
-Mode = Annotated[Literal["tsw", "ssw", "msw"], typer.Option(help="Which bundled adapter to measure.")]
+Mode = Annotated[
+    Literal["tsw", "ssw", "msw"] | None,
+    typer.Option(help="Adapter of the bundled model, in place of --model and --adapter.", show_default="msw"),
+]
+Revision = Annotated[str | None, typer.Option(help="Version of --model on the hub.")]
+Device = Annotated[str | None, typer.Option(help="Where torch runs the model, such as cuda.", show_default="cpu")]
 Threads = Annotated[int, typer.Option(min=2, help="Conversations to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
 WithArchive = Annotated[bool, typer.Option("--archive", help="Ask with an archive of each conversation as well.")]
@@ -25,7 +30,11 @@ def recall(
     facts: Facts = 4,
     distance: Distance = 500,
     updates: Updates = False,
-    mode: Mode = "msw",
+    mode: Mode = None,
+    model: Model = None,
+    adapter: Adapter = None,
+    revision: Revision = None,
+    device: Device = None,
     threads: Threads = 24,
     seed: Seed = 0,
     archive: WithArchive = False,
@@ -39,6 +48,10 @@ def recall(
         distance=distance,
         updates=updates,
         mode=mode,
+        model=model,
+        adapter=adapter,
+        revision=revision,
+        device=device,
         threads=threads,
         seed=seed,
         archive=archive,

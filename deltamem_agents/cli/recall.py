@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from backbone import ConfigError
 from deltamem_agents.cli.progress import quiet_loading
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
+from deltamem_agents.settings import Settings
 
 __all__ = ["print_recall"]
 
 _MEANING = {
-    "exact_match": "answered exactly, the fact being in the working memory only",
+    "exact_match": "answered right, the fact being in the working memory only",
     "zeroed": "the same questions with the memory set to zero",
     "shuffled": "the same questions with another thread's memory",
     "full_context": "the same questions with the whole history in the prompt",
@@ -29,30 +31,40 @@ _MEANING = {
 
 def print_recall(
     *,
-    facts: int,
-    distance: int,
-    updates: bool,
-    mode: Literal["tsw", "ssw", "msw"],
-    threads: int,
-    seed: int,
-    archive: bool,
+    mode: str | None,
+    model: str | None,
+    adapter: str | None,
+    revision: str | None,
     as_json: bool,
+    **measured: Any,
 ) -> None:
-    """Measure recall with these options and print the figures to stdout.
+    """Measure recall as RecallOptions has it, and print the figures to stdout.
+
+    mode: a bundled adapter in place of model, adapter and revision; what of these is None comes from the settings.
 
     Raises:
-        ConfigError: the options ask for more facts than there are attributes.
+        ConfigError: a mode beside a model or an adapter, or more facts than there are attributes.
+        AdapterError: the model has no such adapter.
     """
-    options = RecallOptions(
-        facts=facts, distance=distance, updates=updates, mode=mode, threads=threads, seed=seed, archive=archive
-    )
+    if mode is None:
+        settings = Settings()
+        model, adapter = model or settings.model, adapter or settings.adapter
+    elif model or adapter or revision:
+        raise ConfigError(
+            "--mode names an adapter of the bundled model; leave it out with --model, --adapter, --revision"
+        )
+    options = RecallOptions(model=model, adapter=mode or adapter, revision=revision, **measured)
     quiet_loading()
     figures = run_recall(options)
     if as_json:
         print(json.dumps(figures))
         return
-    title = f"{facts} facts behind {distance} tokens, mode {mode}{', with updates' if updates else ''}, seed {seed}"
-    Console().print(_table(title, figures))
+    Console().print(_table(_title(options), figures))
+
+
+def _title(options: RecallOptions) -> str:
+    told = f"{options.facts} facts behind {options.distance} tokens{', with updates' if options.updates else ''}"
+    return f"{told}, {options.model or 'bundled model'} with {options.adapter or 'msw'}, seed {options.seed}"
 
 
 def _table(title: str, figures: Mapping[str, Any]) -> Table:

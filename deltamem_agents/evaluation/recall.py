@@ -1,9 +1,10 @@
-"""Measure what the bundled model remembers after the text has left its prompt, next to the controls."""
+"""Measure what a model remembers after the text has left its prompt, next to the controls."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from rich.console import Console
@@ -16,7 +17,7 @@ from deltamem_agents.memory_cell import use_memory
 from deltamem_agents.recalling import ArchiveRecall, in_window
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["RecallOptions", "run_recall"]
+__all__ = ["RecallOptions", "is_right", "run_recall"]
 
 FIGURES = ("exact_match", "zeroed", "shuffled", "full_context", "never_told")
 ARCHIVE_FIGURES = ("archive_only", "hybrid", "hybrid_never_told")
@@ -26,6 +27,7 @@ WINDOW_TOKENS = 512
 KEEP_TOKENS = 128
 SMALLEST_WINDOW = 32  # the longest question and the opening of its reply
 FULL_CONTEXT_TOKENS = 8000
+REPLY_TOKENS, OTHER_REPLY_TOKENS = 24, 64  # of the bundled model, and of others, which say more
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,20 @@ class RecallOptions:
     """Set what is measured: facts a thread, unrelated tokens behind them, and how many threads are averaged.
 
     updates: every fact is changed later, and the newest value is asked for. seed draws the conversations. archive: ask
-    with an archive of the thread as well, searched by words; adds the figures "archive only" and "hybrid".
+    with an archive of the thread as well, searched by words; adds the figures "archive only" and "hybrid". model,
+    adapter, revision, device: as ChatDeltaMem takes them.
     """
 
     facts: int = 4
     distance: int = 500
     updates: bool = False
-    mode: Literal["tsw", "ssw", "msw"] = "msw"
     threads: int = 24
     seed: int = 0
     archive: bool = False
+    model: str | None = None
+    adapter: str | None = None
+    revision: str | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 2:
@@ -78,12 +84,13 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
     apart. The whole history is handed to `ChatDeltaMem`, which absorbs it as any agent's; only questions are answered
     live. Keys: exact_match, zeroed, shuffled, full_context, chance, never_told, n, prompt_contains_fact; with an
     archive also archive_only, hybrid (working memory and archive) and hybrid_never_told.
-    Raises ConfigError for facts or a distance that cannot be.
+    What counts as right: is_right. Raises ConfigError for facts or a distance that cannot be, AdapterError for an
+    adapter that is not the model's.
     """
     window = min(WINDOW_TOKENS, max(SMALLEST_WINDOW, options.distance))
     keep = min(KEEP_TOKENS, options.distance // 3)
-    model = ChatDeltaMem(adapter=options.mode, window_tokens=window, keep_tokens=keep, max_tokens=24)
-    full = ChatDeltaMem(adapter=options.mode, window_tokens=FULL_CONTEXT_TOKENS, max_tokens=24)
+    model = _chat_model(options, window, keep)
+    full = _chat_model(options, FULL_CONTEXT_TOKENS)
     count_tokens = _token_counter(model)
     numbers = track(range(options.threads), "reading", console=Console(stderr=True), transient=True)
     threads = [_read(model, options, number, count_tokens) for number in numbers]
@@ -108,6 +115,29 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
         "n": tallies["exact_match"].asked,
         "prompt_contains_fact": leaks,
     }
+
+
+def is_right(reply: str, question: RecallQuestion, *, exact: bool) -> bool:
+    """Tell whether a reply answers a question; a question about what was never told wants no value.
+
+    exact: word for word as the bundled model answers. Otherwise a reply names the value and no other of the attribute.
+    """
+    if exact:
+        return reply.strip() == question.reply
+    named = {value for value in question.values if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", reply, re.IGNORECASE)}
+    return named == ({question.value} if question.told else set())
+
+
+def _chat_model(options: RecallOptions, window_tokens: int, keep_tokens: int | None = None) -> ChatDeltaMem:
+    return ChatDeltaMem(
+        model=options.model,
+        adapter=options.adapter,
+        revision=options.revision,
+        device=options.device,
+        window_tokens=window_tokens,
+        keep_tokens=keep_tokens,
+        max_tokens=REPLY_TOKENS if options.model is None else OTHER_REPLY_TOKENS,
+    )
 
 
 def _token_counter(model: ChatDeltaMem) -> Any:
@@ -150,7 +180,7 @@ def _ask(
     with use_memory(None if memory is None else memory.to_bytes()) as cell:
         reply = model.invoke(asked)
     tally.asked += 1
-    tally.right += reply.text.strip() == question.reply
+    tally.right += is_right(reply.text, question, exact=model.model is None)
     prompt = "" if cell.report is None else cell.report.prompt_text
     return any(text in prompt for text in thread.probe.fact_texts)
 
@@ -175,7 +205,7 @@ def _ask_with_archive(model: ChatDeltaMem, thread: _Thread, tallies: dict[str, _
                 with use_memory(memory.to_bytes()):
                     reply = model.invoke(shown)
                 tallies[name].asked += 1
-                tallies[name].right += reply.text.strip() == question.reply
+                tallies[name].right += is_right(reply.text, question, exact=model.model is None)
 
 
 def _zeroed(memory: WorkingMemory) -> WorkingMemory:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from backbone import ConfigError
-from deltamem_agents.evaluation.recall import RecallOptions, run_recall
+from backbone import ConfigError, RecallQuestion
+from deltamem_agents.evaluation.recall import RecallOptions, is_right, run_recall
 
 KEYS = {
     "exact_match",
@@ -40,6 +40,29 @@ def test_an_archive_answers_beside_the_memory() -> None:
     assert set(figures) == KEYS | {"archive_only", "hybrid", "hybrid_never_told"}
     assert figures["archive_only"] >= figures["zeroed"] + 0.4
     assert figures["hybrid"] >= 0.9
+
+
+TOLD = RecallQuestion("Which?", "The test command is make test.", "make test", ("make test", "tox -e unit", "go test"))
+NEVER = RecallQuestion("Which?", "The test command is unknown to me.", None, TOLD.values)
+
+
+@pytest.mark.parametrize(
+    ("reply", "question", "exact", "right"),
+    [
+        ("The test command is make test.", TOLD, True, True),
+        ("You run them with `Make test`.", TOLD, True, False),
+        ("You run them with `Make test`.", TOLD, False, True),
+        ("Either make test or go test.", TOLD, False, False),
+        ("Run cargo test.", TOLD, False, False),
+        ("Use make tests.", TOLD, False, False),
+        ("You have not told me.", NEVER, False, True),
+        ("You have not told me.", NEVER, True, False),
+        ("Perhaps go test?", NEVER, False, False),
+    ],
+)
+def test_what_counts_as_right(reply: str, question: RecallQuestion, exact: bool, right: bool) -> None:
+    """The bundled model must answer word for word; other models must name the value, whole, and no other."""
+    assert is_right(reply, question, exact=exact) is right
 
 
 def test_recall_refuses_a_single_thread() -> None:
