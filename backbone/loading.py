@@ -112,5 +112,5 @@ def _model_folder(model: str | Path | None) -> str | Path:
     if model is not None:
         return model
     if not (_BUNDLED / "model" / "config.json").is_file():
-        raise AdapterError(f"the bundled backbone is missing from {_BUNDLED}; reinstall deltamem-agents")
+        raise AdapterError(f"the bundled backbone is missing from {_BUNDLED}; install the project again from its clone")
     return _BUNDLED / "model"

@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import EXT_NUMPY_ARRAY, JsonPlusSerializer
 
 from backbone import ConfigError
+from deltamem_agents.installing import install_extra
 from deltamem_agents.policy import redact_named, redact_secrets
 
 __all__ = ["KEY_HINT", "CheckpointSerializer", "encrypting", "redacting"]
@@ -100,7 +101,7 @@ def encrypting(serde: CheckpointSerializer, key: str | bytes) -> EncryptedSerial
     try:
         inner = EncryptedSerializer.from_pycryptodome_aes(serde, key=raw)
     except ImportError as error:
-        raise ConfigError(f'an aes_key needs an extra: pip install "deltamem-agents[aes]" ({error})') from error
+        raise ConfigError(f"an aes_key needs pycryptodome: {install_extra('aes')} ({error})") from error
     return EncryptedSerializer(_Cipher(inner.cipher), serde)
 
 

@@ -20,6 +20,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from backbone import ConfigError
 from deltamem_agents._serde import CheckpointSerializer, encrypting, redacting
+from deltamem_agents.installing import install_extra
 
 __all__ = ["CheckpointerOpener", "open_checkpointer"]
 
@@ -191,5 +192,5 @@ def _postgres_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(
-            f'a postgresql:// checkpointer needs an extra: pip install "deltamem-agents[postgres]" ({error})'
+            f"a postgresql:// checkpointer needs an extra: {install_extra('postgres')} ({error})"
         ) from error

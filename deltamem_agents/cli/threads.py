@@ -14,8 +14,8 @@ from deltamem_agents.cli.archive_options import (
     File,
     Index,
     Space,
-    store_at,
     show_rows,
+    store_at,
     write_lines,
 )
 from deltamem_agents.cli.forget import open_memory, print_receipt

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from backbone import ConfigError
 from deltamem_agents.gates import GateReading
+from deltamem_agents.installing import install_extra
 from deltamem_agents.timeline import Timeline
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ConfigError("the picture needs matplotlib: pip install 'deltamem-agents[plot]'") from error
+    raise ConfigError(f"the picture needs matplotlib: {install_extra('plot')}") from error
 
 __all__ = ["save_timeline_plot"]
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from backbone import ConfigError
+from deltamem_agents.installing import install_extra
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ConfigError("the picture needs matplotlib: pip install 'deltamem-agents[plot]'") from error
+    raise ConfigError(f"the picture needs matplotlib: {install_extra('plot')}") from error
 
 __all__ = ["save_plot"]
 

