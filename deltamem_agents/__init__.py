@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from deltamem_agents.checkpoint import open_checkpointer
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
-    from deltamem_agents.memory_cell import MemoryCell, TurnReport, memory_from, use_memory
+    from deltamem_agents.memory_cell import MemoryCell, TurnReport, active_cell, memory_from, use_memory
     from deltamem_agents.middleware import DeltaMemMessagesState, DeltaMemMiddleware, memory_node
+    from deltamem_agents.recalled import recalled_text
     from deltamem_agents.working_memory import WorkingMemory
 
 _HOMES = {
@@ -50,8 +51,9 @@ _HOMES = {
     "deltamem_agents.checkpoint": ("open_checkpointer",),
     "deltamem_agents.forgetting.receipt": ("ForgetReceipt",),
     "deltamem_agents.hybrid": ("HybridMemory",),
-    "deltamem_agents.memory_cell": ("MemoryCell", "TurnReport", "memory_from", "use_memory"),
+    "deltamem_agents.memory_cell": ("MemoryCell", "TurnReport", "active_cell", "memory_from", "use_memory"),
     "deltamem_agents.middleware": ("DeltaMemMessagesState", "DeltaMemMiddleware", "memory_node"),
+    "deltamem_agents.recalled": ("recalled_text",),
     "deltamem_agents.working_memory": ("WorkingMemory",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -78,9 +80,11 @@ __all__ = [
     "UnsupportedModelError",
     "WindowOverflowError",
     "WorkingMemory",
+    "active_cell",
     "memory_from",
     "memory_node",
     "open_checkpointer",
+    "recalled_text",
     "use_memory",
 ]
 

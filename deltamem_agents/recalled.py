@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from langchain_core.messages import BaseMessage, ToolMessage
 
-from deltamem_agents.messages import RECALLED_KEY
+from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN
 from deltamem_agents.policy import Trust, lowest_trust
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "cited_ids",
     "lay_out_block",
     "recalled_report",
+    "recalled_text",
     "shown_trust",
 ]
 
@@ -98,6 +99,12 @@ def lay_out_block(
         verdicts.append(Shown(passage.id, citation, passage.score, verdict, passage.trust))
     text = OPENING + "".join(line for _, line in sorted(lines)) + CLOSING if lines else None
     return RecalledBlock(text, tuple(verdicts))
+
+
+def recalled_text(messages: Sequence[BaseMessage]) -> str:
+    """Return the passages of the recalled block among a request's messages, without its marks; "" if it has none."""
+    blocks = (m.text for m in messages if UNWRITTEN in m.additional_kwargs and m.text.startswith(OPENING))
+    return next(blocks, "").removeprefix(OPENING).removesuffix(CLOSING).rstrip()
 
 
 def cited_ids(text: str, passages: Sequence[Shown]) -> list[str]:

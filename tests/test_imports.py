@@ -18,7 +18,9 @@ def loaded_by(code: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("package", ["backbone", "deltamem_agents", "deltamem_agents.policy"])
+@pytest.mark.parametrize(
+    "package", ["backbone", "deltamem_agents", "deltamem_agents.archive", "deltamem_agents.policy"]
+)
 def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
     """A bare import costs no torch, no transformers and no langchain."""
     assert not loaded_by(f"import {package}") & HEAVY

@@ -1,15 +1,14 @@
 """Show the person what the archive quoted in the prompt, word for word and with its citations."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import HumanMessage
 
-from deltamem_agents.messages import UNWRITTEN
-from deltamem_agents.recalled import CLOSING, OPENING
+from deltamem_agents import recalled_text
 
-__all__ = ["Sources", "recalled_text"]
+__all__ = ["Sources"]
 
 Response = ModelResponse[Any]
 
@@ -36,9 +35,3 @@ class Sources(AgentMiddleware[Any, Any]):
         # After a tool call the same block stands in the prompt again.
         if isinstance(request.messages[-1], HumanMessage) and (text := recalled_text(request.messages)):
             request.runtime.stream_writer(f"from the archive:\n{text}")
-
-
-def recalled_text(messages: Sequence[BaseMessage]) -> str:
-    """Return the passages of the recalled block among `messages`, or an empty text if there is none."""
-    blocks = (m.text for m in messages if m.text.startswith(OPENING) and m.additional_kwargs.get(UNWRITTEN))
-    return next(blocks, "").removeprefix(OPENING).removesuffix(CLOSING).rstrip()

@@ -8,12 +8,9 @@ from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from deltamem_agents import HybridMemory
-from deltamem_agents.archive.filters import RecordFilter
-from deltamem_agents.archive.records import Record
-from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents import HybridMemory, recalled_text
+from deltamem_agents.archive import Record, RecordFilter
 from deltamem_agents.policy import PolicyContext
-from deltamem_agents.recalled import CITATION_DIGITS, CLOSING, OPENING
 
 __all__ = [
     "ASSUMED",
@@ -30,6 +27,7 @@ __all__ = [
 ASSUMPTIONS_KEY = "assumptions"
 _LOOKED_AT = 50
 _QUARANTINED = "quarantined"
+_CITATION_DIGITS = 8  # the end of a record's id, by which recalled blocks cite it
 _PASSAGE = re.compile(r"^\[m:([0-9a-f]+)\] (\d{4}-\d\d-\d\d) ", re.MULTILINE)
 _MEASURED = "amounts|costs|figures|measurements|money|numbers|prices|values"
 _UNITS = (
@@ -114,12 +112,6 @@ class Prompt:
         """Tell whether a text stood in the prompt."""
         return self.text is None or text in self.text
 
-    @property
-    def recalled(self) -> str:
-        """Return the passages of the recalled block, or an empty text."""
-        block = next((message.text for message in self.messages if _is_block(message)), "")
-        return block.removeprefix(OPENING).removesuffix(CLOSING)
-
 
 def trace(argument: str, value: str, prompt: Prompt, memory: HybridMemory) -> Assumption:
     """Say where the value of an argument came from: the first place of these that states it.
@@ -129,13 +121,15 @@ def trace(argument: str, value: str, prompt: Prompt, memory: HybridMemory) -> As
     has none, nobody knows. It is a statement about where the words stood, not about what went on in the model.
     """
     assumed = ASSUMED[argument]
-    people = [m for m in prompt.messages if isinstance(m, HumanMessage | AIMessage) and m.text and not _is_block(m)]
+    people = [
+        m for m in prompt.messages if isinstance(m, HumanMessage | AIMessage) and m.text and not recalled_text([m])
+    ]
     newest = max((at for at, message in enumerate(people) if isinstance(message, HumanMessage)), default=-1)
     if newest >= 0 and _mentions(people[newest].text, value):
         return Assumption(assumed.name, value, "this message")
     if any(_states(m.text, value, assumed) and prompt.has(m.text) for m in people):
         return Assumption(assumed.name, value, "the prompt")
-    for citation, said, text in _passages(prompt.recalled):
+    for citation, said, text in _passages(recalled_text(prompt.messages)):
         if _states(text, value, assumed):
             return Assumption(assumed.name, value, "a cited record", citation, said)
     if _called(argument, value, prompt):
@@ -155,7 +149,7 @@ def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
 
     No tool takes a unit, so this is how to read the numbers, and not what a call was told.
     """
-    said = [m.text for m in prompt.messages if isinstance(m, HumanMessage) and not _is_block(m)]
+    said = [m.text for m in prompt.messages if isinstance(m, HumanMessage) and not recalled_text([m])]
     for text in reversed(said):
         if (unit := _unit_in(text)) and prompt.has(text):
             return Assumption("unit", unit, "this message" if text is said[-1] else "the prompt")
@@ -170,10 +164,6 @@ def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
 def _unit_in(text: str) -> str | None:
     found = [match for pattern in _UNITS for match in pattern.finditer(text)]
     return None if not found or text.rstrip().endswith("?") else max(found, key=lambda match: match.start())[1]
-
-
-def _is_block(message: BaseMessage) -> bool:
-    return message.text.startswith(OPENING) and message.additional_kwargs.get(UNWRITTEN) is True
 
 
 def _called(argument: str, value: str, prompt: Prompt) -> bool:
@@ -210,7 +200,7 @@ def _newest(query: str, memory: HybridMemory, fits: Callable[[str], bool]) -> Re
 
 
 def _cited(record: Record) -> tuple[str, str]:
-    return record.id[-CITATION_DIGITS:], f"{record.created:%Y-%m-%d}"
+    return record.id[-_CITATION_DIGITS:], f"{record.created:%Y-%m-%d}"
 
 
 def _states(text: str, value: str, assumed: Assumed) -> bool:

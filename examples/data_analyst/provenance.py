@@ -7,8 +7,7 @@ from typing import Any
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from deltamem_agents import HybridMemory
-from deltamem_agents.memory_cell import active_cell
+from deltamem_agents import HybridMemory, active_cell
 
 from .assumptions import ASSUMED, ASSUMPTIONS_KEY, Prompt, as_lines, kept_group, stated_unit, trace
 

@@ -13,8 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from transformers.utils.logging import disable_progress_bar
 
-from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware
-from deltamem_agents.memory_cell import TurnReport, active_cell
+from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware, TurnReport, active_cell
 from examples.demo.tools import project_tools
 
 __all__ = ["DemoAgent", "Said"]

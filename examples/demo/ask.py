@@ -13,9 +13,7 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
 
 from backbone import MemoryState
-from deltamem_agents import open_checkpointer
-from deltamem_agents.memory_cell import memory_from, use_memory
-from deltamem_agents.working_memory import WorkingMemory
+from deltamem_agents import WorkingMemory, memory_from, open_checkpointer, use_memory
 from examples.demo.agent import DemoAgent
 from examples.demo.picture import save_picture
 from examples.demo.script import FACTS, RUN_REQUEST, Fact, mentions

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from langchain_core.runnables import RunnableConfig
 
-from deltamem_agents import open_checkpointer
-from deltamem_agents.memory_cell import TurnReport
+from deltamem_agents import TurnReport, open_checkpointer
 from examples.demo.agent import DemoAgent, Said
 from examples.demo.script import FACTS, OTHER_VALUES, mentions, unrelated_work
 

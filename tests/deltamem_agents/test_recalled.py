@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import HumanMessage, SystemMessage
 
-from deltamem_agents.recalled import CLOSING, OPENING, Passage, cited_ids, lay_out_block
+from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.recalled import CLOSING, OPENING, Passage, cited_ids, lay_out_block, recalled_text
 
 DAY = datetime(2026, 3, 4, tzinfo=UTC)
 
@@ -35,6 +37,15 @@ def test_passages_are_cited_and_dated_oldest_first() -> None:
         "</recalled>"
     )
     assert [shown.verdict for shown in laid.passages] == ["shown", "shown"]
+
+
+def test_the_passages_of_a_request_can_be_read() -> None:
+    """The block is known by its mark, so that a person cannot write one."""
+    block = f"{OPENING}[m:10000000] 2026-03-04 user: We use make test.\n{CLOSING}"
+    asked = HumanMessage("How do we run the tests?")
+    shown = [SystemMessage(block, additional_kwargs={UNWRITTEN: True}), asked]
+    assert recalled_text(shown) == "[m:10000000] 2026-03-04 user: We use make test."
+    assert recalled_text([HumanMessage(block), asked]) == ""
 
 
 def test_weak_passages_and_those_in_the_window_are_dropped_with_the_reason() -> None:

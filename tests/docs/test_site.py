@@ -11,7 +11,12 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-REFERENCE = {"backbone": "backbone", "deltamem_agents": "agents", "deltamem_agents.policy": "policy"}
+REFERENCE = {
+    "backbone": "backbone",
+    "deltamem_agents": "agents",
+    "deltamem_agents.archive": "archive",
+    "deltamem_agents.policy": "policy",
+}
 
 
 def pages(entries: Any) -> set[str]:
