@@ -152,7 +152,8 @@ def module_help(module: str) -> str:
 
 def check_pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = re.findall(r"(?:deltamem-agents|\.)\[([\w,]+)\]", " ".join(words))
+    assert not [word for word in words if "deltamem" in word], "the project is on no package index: install its clone"
+    named = re.findall(r"\.\[([\w,]+)\]", " ".join(words))
     assert {extra for group in named for extra in group.split(",")} <= set(extras)
 
 
