@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, RowMapping, and_, select
 
+from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.records import Record
 from deltamem_agents.archive.tables import messages, records
@@ -60,8 +61,9 @@ def _tag(connection: Connection, row: RowMapping, tags: list[str], event: AuditE
 
 
 def _locked(connection: Connection, namespace: str, record_id: str) -> RowMapping | None:
+    lock_namespace(connection, "record", namespace)
     mine = (records.c.namespace == namespace) & (records.c.id == record_id)
-    return connection.execute(select(records).where(mine).with_for_update()).mappings().one_or_none()
+    return connection.execute(select(records).where(mine)).mappings().one_or_none()
 
 
 def _waiting(connection: Connection, namespace: str, record_id: str) -> RowMapping:

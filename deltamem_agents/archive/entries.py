@@ -12,7 +12,7 @@ from deltamem_agents.archive.postings import NO_POSITION, Posted, post, unpost
 from deltamem_agents.archive.tables import blocks, outbox, postings, spaces
 from deltamem_agents.archive.terms import terms_of
 
-__all__ = ["Entry", "Space", "enter", "leave", "lock_spaces", "locked_space"]
+__all__ = ["Entry", "Space", "enter", "leave", "lock_namespace", "lock_spaces", "locked_space"]
 
 _ATTEMPTS = 5
 
@@ -57,6 +57,12 @@ def locked_space(connection: Connection, kind: str, namespace: str) -> Space:
 def lock_spaces(connection: Connection, ids: Sequence[int]) -> None:
     """Keep other writers out of these spaces until the transaction ends."""
     connection.execute(select(spaces.c.id).where(spaces.c.id.in_(sorted(ids))).order_by(spaces.c.id).with_for_update())
+
+
+def lock_namespace(connection: Connection, kind: str, namespace: str) -> None:
+    """Keep other writers out of a namespace until the transaction ends; whoever locks more begins with this."""
+    this = (spaces.c.kind == kind) & (spaces.c.namespace == namespace)
+    connection.execute(select(spaces.c.id).where(this).with_for_update())
 
 
 def enter(connection: Connection, space: int, entries: Sequence[Entry]) -> None:

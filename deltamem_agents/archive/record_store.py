@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, sel
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.approval import approve, quarantine, reject
 from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
+from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, rejections, unlogged
@@ -156,6 +157,7 @@ class RecordStore:
         key = namespace_key(namespace)
         with observed("forget") as forgetting:
             with self._engine.begin() as connection:
+                lock_namespace(connection, "record", key)  # or a version could come after the look at them
                 ids = writes.whole_records(connection, key, record_ids)
                 chosen = records.c.id.in_(ids) & (records.c.namespace == key)
                 gone = writes.delete_where(connection, chosen, by_program("forget", "deleted"))

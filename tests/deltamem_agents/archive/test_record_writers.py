@@ -4,14 +4,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
+from deltamem_agents.archive import writes
+from deltamem_agents.archive.entries import locked_space
 from deltamem_agents.archive.errors import RecordConflictError
 from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.records import namespace_key
 from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.policy.trust import QUARANTINED
 
 NS = ("user", "ann")
 PATIENCE_SECONDS = 300
@@ -81,6 +86,26 @@ def test_writers_that_delete_and_add_lose_nothing(store: RecordStore) -> None:
     kept = at_once(6, work)
     assert {record.id for record in store.list(NS)} == set(kept)
     assert len(set(kept)) == 6
+
+
+@pytest.mark.parametrize("how", ["delete", "reject"])
+def test_a_version_that_comes_meanwhile_goes_too(store: RecordStore, how: str) -> None:
+    """Who deletes a record waits for who is writing, without a deadlock, and leaves no version behind."""
+    old = store.add(NS, NewRecord("a rumour", tags=(QUARANTINED,)))
+    erase: dict[str, Callable[[], int]] = {
+        "delete": lambda: store.delete(NS, [old.id]),
+        "reject": lambda: store.reject(NS, old.id, actor="test"),
+    }
+    with ThreadPoolExecutor(1) as pool:
+        with store._engine.begin() as connection:
+            key = namespace_key(NS)
+            locked_space(connection, "record", key)
+            erasing = pool.submit(erase[how])
+            with pytest.raises(TimeoutError):
+                erasing.result(1)
+            writes.update(connection, key, old.id, "another rumour", 1, datetime.now(UTC))
+        assert erasing.result(PATIENCE_SECONDS) == 2
+    assert store.list(NS) == []
 
 
 @pytest.mark.slow
