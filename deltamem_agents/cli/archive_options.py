@@ -123,7 +123,7 @@ def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[obj
 
 
 def write_lines(file: Path | None, lines: Iterable[str]) -> None:
-    """Write lines to a file that only its owner can read, or to standard output where there is none."""
+    """Write lines to a file, a new one for its owner alone to read, or to standard output where there is none."""
     if file is None:
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return

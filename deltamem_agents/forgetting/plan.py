@@ -36,6 +36,7 @@ class Plan(BaseModel):
     owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
     has said the same, and the thread that has not. messages: ids by thread. whole: threads that go as a whole.
     roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
+    begun: who asked for what earlier calls have left, and why, as far as the audit log does not say it.
     rolled: threads that were rolled back, to which checkpoint, and how many newer ones are gone.
     needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
     is erased.
@@ -55,6 +56,7 @@ class Plan(BaseModel):
     rolled: tuple[tuple[str, str, int], ...] = ()
     erased: tuple[Erased, ...] = ()
     held: tuple[Held, ...] = ()
+    begun: tuple[tuple[str, str], ...] = ()
     needles: tuple[tuple[int, int, int, int], ...] = ()
     texts: int = 0
     short: int = 0
@@ -102,6 +104,7 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
             "short": plan.short + old.short,
             "roots": old.roots | plan.roots,
             "secure": plan.secure or old.secure,
+            "begun": (*plan.begun, *(() if old.audit is not None else (*old.begun, (old.actor, old.reason)))),
         }
         # Nothing of the new plan is erased yet, so the record has to be looked at again.
         together["audit"] = old.audit if plan.empty else None

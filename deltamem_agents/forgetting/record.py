@@ -43,7 +43,7 @@ def _detach(connection: Connection, record: str, thread: str) -> None:
 
 
 def _events(plan: Plan) -> list[AuditEvent]:
-    """Return an event for each text that goes or is kept, and one for all of it, the last."""
+    """Return an event for each text that goes or is kept, one for each call that began this, and one for all of it."""
     events = [
         AuditEvent(
             action="forget",
@@ -69,6 +69,10 @@ def _events(plan: Plan) -> list[AuditEvent]:
             detail={"verdict": "keep"},
         )
         for held in plan.held
+    ]
+    events += [
+        AuditEvent(action="forget", actor=actor, reason=reason, detail={"resumed": True})
+        for actor, reason in plan.begun
     ]
     because = AuditEvent(action="forget", actor=plan.actor, reason=plan.reason)
     for thread, checkpoint, count in plan.rolled:

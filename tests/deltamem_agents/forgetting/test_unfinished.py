@@ -126,5 +126,10 @@ def test_the_audit_log_has_who_asked_first_and_why(setting: Setting, asked: dict
     assert receipt.scan.hits == 0
     with setting.store.engine.connect() as connection:
         said = [one for one in read_entries(connection, SPACE) if one.action == "forget"]
-    assert [(one.actor, one.reason) for one in said] == [("ann", "request 17"), ("bob", "request 18")]
+    assert [(one.actor, one.reason) for one in said] == [
+        ("ann", "no policy"),
+        ("ann", "request 17"),
+        ("bob", "request 18"),
+    ]
+    assert [one.record_id is not None for one in said] == [True, False, False]
     assert_gone(setting.folder, SECRET)
