@@ -123,14 +123,12 @@ class ArchiveRecall:
         context = context or PolicyContext(self.namespace, place.thread, run=place.run)
         with observed("recall") as recall:
             decision = self.policy.retrieve(query, context)
-            asked = query if decision.query is None else decision.query
-            # Policies that fail redact nothing, and refuse the search.
-            asked = asked if decision.allowed else ""
-            block = self._recall(asked, decision, in_prompt, count_tokens or _approximate_tokens, context)
+            block = self._recall(query, decision, in_prompt, count_tokens or _approximate_tokens, context)
             verdicts = Counter(passage.verdict.replace(" ", "_") for passage in block.passages)
             recall.count(found=len(block.passages), **verdicts)
-            if self.trace_text:
-                recall.say("query", asked)
+            # A policy that fails redacts nothing, and refuses the search.
+            if self.trace_text and decision.allowed:
+                recall.say("query", _asked(query, decision))
                 recall.say("recalled", block.text or "")
         return block
 
@@ -145,14 +143,14 @@ class ArchiveRecall:
         if not decision.allowed:
             self.store.records.audit(self.namespace, searched(query, decision, ()))
             return RecalledBlock(None, ())
-        where = RecordFilter(allowed=decision.filters)
-        hits = self.store.recall(self.namespace, query, where=where, limit=min(self.limit, decision.k or self.limit))
+        asked, where = _asked(query, decision), RecordFilter(allowed=decision.filters)
+        hits = self.store.recall(self.namespace, asked, where=where, limit=min(self.limit, decision.k or self.limit))
         shown = {message.text for message in in_prompt}
         records = self.store.records
-        passages, withheld, events = present_hits(self.policy, records, self.namespace, query, hits, context)
+        passages, withheld, events = present_hits(self.policy, records, self.namespace, asked, hits, context)
         block = lay_out_block(
             passages,
-            query=query,
+            query=asked,
             threshold=self.threshold,
             budget_tokens=min(self.budget_tokens, decision.budget or self.budget_tokens),
             count_tokens=count_tokens,
@@ -208,6 +206,10 @@ def likeness(text: str, other: str, meaning: float | None) -> float:
     """
     words, others = (part.split()[:_COMPARED_WORDS] for part in (text, other))
     return max(meaning or 0.0, SequenceMatcher(None, words, others, autojunk=False).ratio())
+
+
+def _asked(query: str, decision: Retrieve) -> str:
+    return query if decision.query is None else decision.query
 
 
 def _approximate_tokens(text: str) -> int:
