@@ -159,6 +159,7 @@ class ArchiveWriter:
             batch.write(records, namespace)
             gone = keep_within_budget(self._store, self._retention.policy, namespace)
             writing.count(kept=len(batch.kept), refused=len(batch.refused), gone=gone)
+        self._store.sweep_if_due()
         self._store.vectors.wake()
         if batch.invalid is not None:
             raise batch.invalid

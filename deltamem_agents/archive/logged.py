@@ -28,13 +28,13 @@ def log_added(
     added: Sequence[Added],
     decided: Sequence[Sequence[AuditEvent]],
 ) -> None:
-    """Log the texts that were stored or merged; a message that was known already changed nothing.
+    """Log the texts that were stored or merged; a message that was known already changed nothing, or is gone.
 
     decided: for each text, what led to it; empty where a program added them without asking anybody.
     """
     events: list[AuditEvent] = []
     for at, (one, (record, how)) in enumerate(zip(new, added, strict=True)):
-        if how == "known":
+        if record is None or how == "known":
             continue
         facts = {"record_id": record.id, "record_digest": record.hash, "thread": one.thread}
         for event in decided[at] if decided else [by_program("write", "added", detail={"source": one.source})]:

@@ -76,15 +76,24 @@ class RecordStore:
         """Store a text unless the namespace holds it already, and return the record that holds it.
 
         A text that is there keeps its first source, trust and tags, and lives as long as the longer-lived of the two
-        asked for. A message (thread and message id) that was added before returns its record of then. Raises
-        RecordInvalidError for what cannot be stored, and RecordConflictError for a known message with another text.
+        asked for. A message (thread and message id) that was added before returns its record of then, unchanged.
+        Raises RecordInvalidError for what cannot be stored, RecordConflictError for a known message with another text,
+        and RecordNotFoundError for a known message whose record has expired or was deleted: it is not stored again.
         """
-        return self.add_all(namespace, [new])[0]
+        added = self.add_all(namespace, [new])
+        if not added:
+            raise RecordNotFoundError(
+                f"message {new.message_id!r} of thread {new.thread!r} was archived before, and its record has expired "
+                "or was deleted; a message is archived once, so give the text another message_id, or none"
+            )
+        return added[0]
 
     def add_all(
         self, namespace: Namespace, new: Sequence[NewRecord], *, decided: Sequence[Sequence[AuditEvent]] = ()
     ) -> builtins.list[Record]:
         """Store texts as `add` does, all or none; their order is the order in which they were said.
+
+        Known messages whose records are gone are left out of what is returned.
 
         decided: what the audit log says of each text, beside its record; left out, that a program has added it.
         """
@@ -94,7 +103,7 @@ class RecordStore:
         with self._engine.begin() as connection:
             added = writes.add(connection, key, new, datetime.now(UTC))
             log_added(connection, key, new, added, decided)
-        return [one.record for one in added]
+        return [one.record for one in added if one.record is not None]
 
     def update(self, namespace: Namespace, record_id: str, text: str, *, expected_version: int) -> Record:
         """Replace a record's text by a new version, which supersedes it under an id of its own; return the new one.
@@ -152,7 +161,8 @@ class RecordStore:
     def delete(self, namespace: Namespace, record_ids: Sequence[str]) -> int:
         """Delete every version of these records, as far as the namespace holds them; return how many versions went.
 
-        Their bytes are overwritten in SQLite's file, and its log is emptied as soon as no reader needs it.
+        The messages that have become these records are not archived again. The bytes are overwritten in SQLite's file,
+        and its log is emptied as soon as no reader needs it.
         """
         key = namespace_key(namespace)
         with observed("forget") as forgetting:

@@ -96,10 +96,13 @@ class NewRecord:
 
 
 class Added(NamedTuple):
-    """Hold a record, and how a text came to it: stored, merged into one that has it, or known as a message already."""
+    """Hold a record, and how a text came to it: stored, merged into one that has it, or known as a message already.
 
-    record: Record
-    how: Literal["stored", "merged", "known"]
+    gone: the message was known already, and its record has expired or was deleted.
+    """
+
+    record: Record | None
+    how: Literal["stored", "merged", "known", "gone"]
 
 
 def namespace_key(namespace: object) -> str:

@@ -31,6 +31,7 @@ from deltamem_agents.archive.vectors import VectorIndex
 __all__ = ["MemoryStore"]
 
 _EVERY = RecordFilter()
+_SWEEP_MINUTES = 5
 
 
 class MemoryStore(BaseStore):
@@ -62,7 +63,7 @@ class MemoryStore(BaseStore):
         self._reranker = reranker
         self._lock = threading.RLock()
         self._open: tuple[Engine, VectorIndex] | None = None
-        self._swept = datetime.now(UTC)
+        self._swept = datetime.min.replace(tzinfo=UTC)
         self.ttl_config = ttl
 
     @classmethod
@@ -81,7 +82,8 @@ class MemoryStore(BaseStore):
         database_url: sqlite:///file or postgresql://…. index: a directory for vectors, or the URL of a
         Chroma server; None searches words alone.
         embeddings: LangChain embeddings or "provider:model"; None is all-MiniLM-L6-v2 if the extra `minilm` is there.
-        fields: paths of an item's value that are searched. ttl: as LangGraph's stores take it, in minutes.
+        fields: paths of an item's value that are searched. ttl: as LangGraph's stores take it, in minutes; what has
+        expired is erased by a later use, every five minutes unless `sweep_interval_minutes` says otherwise.
         reranker: scores the best records again, by reading them beside the question.
 
         Opening raises ConfigError for a URL or a model that cannot be used, and IndexMismatchError for an index that
@@ -172,6 +174,12 @@ class MemoryStore(BaseStore):
         vectors.wake()
         return gone
 
+    def sweep_if_due(self) -> None:
+        """Do `sweep_ttl` if the last time is `sweep_interval_minutes` ago, five where the store's `ttl` names none."""
+        interval = (self.ttl_config or {}).get("sweep_interval_minutes", _SWEEP_MINUTES)
+        if interval is not None and datetime.now(UTC) - self._swept >= timedelta(minutes=interval):
+            self.sweep_ttl()
+
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Do LangGraph's operations: reads see the state before the writes, and the last write of a key counts."""
         engine, vectors = self._parts()
@@ -188,7 +196,7 @@ class MemoryStore(BaseStore):
         if puts:
             self._write(engine, puts, now)
             vectors.wake()
-        self._sweep_if_due(now)
+        self.sweep_if_due()
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
@@ -236,8 +244,3 @@ class MemoryStore(BaseStore):
 
     def _refresh(self, engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetime) -> None:
         kept.refresh(engine, names, now)
-
-    def _sweep_if_due(self, now: datetime) -> None:
-        interval = (self.ttl_config or {}).get("sweep_interval_minutes")
-        if interval is not None and now - self._swept >= timedelta(minutes=interval):
-            self.sweep_ttl()

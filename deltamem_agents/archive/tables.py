@@ -132,7 +132,10 @@ messages = Table(
     Column("hash", String(64), nullable=False),
     Index("archive_messages_record", "record"),
 )
-"""Which record a message became; several messages with one text share a record."""
+"""Which record a message became; several messages with one text share a record.
+
+A row outlives its record, so that the message is not archived again; only forgetting removes it.
+"""
 
 threads = Table(
     "archive_threads",

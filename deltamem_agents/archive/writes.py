@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.utils.uuid import uuid7
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select
 
-from deltamem_agents.archive.dialects import insert_into
+from deltamem_agents.archive.dialects import chunks, insert_into
 from deltamem_agents.archive.entries import Entry, Space, enter, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import (
     RecordConflictError,
@@ -29,6 +29,10 @@ __all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole
 def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Added]:
     """Store texts, each once; see `RecordStore.add`. The caller logs them."""
     space = locked_space(connection, "record", namespace)
+    # Before the first is stored: what goes is unlinked from its neighbours, which have to be indexed for that.
+    for digests in chunks([content_hash(one.text) for one in new]):
+        same = (records.c.namespace == namespace) & records.c.hash.in_(digests)
+        delete_where(connection, same & (records.c.expires <= now), EXPIRED, keep_space=True)
     writer = _Writer(connection, namespace, space, now)
     added = [writer.add(one) for one in new]
     enter(connection, space.id, writer.entered)
@@ -51,9 +55,8 @@ class _Writer:
         digest = content_hash(new.text)
         known = self._known_message(new, digest)
         if known is not None:
-            return Added(known, "known")
+            return known
         same = (records.c.namespace == self.namespace) & (records.c.hash == digest)
-        delete_where(self.connection, same & (records.c.expires <= self.now), EXPIRED, keep_space=True)
         values = self._values(new, digest)
         stored = _stored(self.connection, values)
         newest = select(records).where(same, records.c.superseded_by.is_(None))
@@ -94,8 +97,11 @@ class _Writer:
         before, self._last[thread] = self._last[thread], position
         return before
 
-    def _known_message(self, new: NewRecord, digest: str) -> Record | None:
-        """Return the record that this message became before, if nothing is left to write."""
+    def _known_message(self, new: NewRecord, digest: str) -> Added | None:
+        """Return what this message became before, None for a new one.
+
+        Saying a message again never lengthens its life, nor does it bring back what has expired or was deleted.
+        """
         if new.thread is None:
             return None
         this = (messages.c.thread == new.thread) & (messages.c.message_id == new.message_id)
@@ -109,9 +115,9 @@ class _Writer:
                 f"{row['record']!r}; update that record instead"
             )
         found = self.connection.execute(select(records).where(records.c.id == row["record"])).mappings().one_or_none()
-        if found is None or (found["expires"] is not None and found["superseded_by"] is None):
-            return None  # gone, or to live longer from now on
-        return Record.from_row(found)
+        if found is None or (found["expires"] is not None and found["expires"] <= self.now):
+            return Added(None, "gone")
+        return Added(Record.from_row(found), "known")
 
     def _live_longer(self, row: RowMapping, expires: datetime | None) -> RowMapping:
         if row["expires"] is None or (expires is not None and expires <= row["expires"]):
@@ -168,9 +174,10 @@ def whole_records(connection: Connection, namespace: str, record_ids: Sequence[s
 def delete_where(
     connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent | None = None, *, keep_space: bool = False
 ) -> int:
-    """Delete the chosen versions with the messages that led to them; return how many versions there were.
+    """Delete the chosen versions, and return how many there were.
 
-    logged: what the audit log says of each version that goes; None where the caller says it.
+    That messages have led to them stays known, so that no message becomes a record a second time. logged: what the
+    audit log says of each version that goes; None where the caller says it.
     """
     spaces = connection.execute(select(records.c.space).where(chosen).distinct()).scalars().all()
     if not spaces:
@@ -179,7 +186,6 @@ def delete_where(
     gone = connection.execute(records.delete().where(chosen).returning(records)).all()
     left: dict[int, list[Entry]] = defaultdict(list)
     for row in gone:
-        connection.execute(messages.delete().where(messages.c.record == row.id))
         left[row.space].append(Entry(row.id, row.position, row.text))
     for row in gone:
         if row.thread is not None:

@@ -34,7 +34,8 @@ class Plan(BaseModel):
     """Name what goes.
 
     owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
-    has said the same, and the thread that has not. messages: ids by thread. whole: threads that go as a whole.
+    has said the same, and the thread that has not. traces: messages (namespace, thread, id) whose records are gone
+    already. messages: ids by thread. whole: threads that go as a whole.
     roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
     begun: who asked for what earlier calls have left, and why, as far as the audit log does not say it.
     rolled: threads that were rolled back, to which checkpoint, and how many newer ones are gone.
@@ -50,6 +51,7 @@ class Plan(BaseModel):
     records: tuple[str, ...] = ()
     detached: tuple[tuple[str, str], ...] = ()
     items: tuple[str, ...] = ()
+    traces: tuple[tuple[str, str, str], ...] = ()
     messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     whole: tuple[str, ...] = ()
     roots: dict[str, str] = Field(default_factory=dict)
@@ -70,7 +72,8 @@ class Plan(BaseModel):
     @property
     def empty(self) -> bool:
         """Tell whether there is nothing to erase."""
-        return not (self.records or self.detached or self.items or self.messages or self.whole or self.rolled)
+        going = (self.records, self.detached, self.items, self.traces, self.messages, self.whole, self.rolled)
+        return not any(going)
 
     def fingerprints(self) -> list[Needle]:
         """Return the needles."""
@@ -85,7 +88,7 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         moved = tuple((text + plan.texts, *rest) for text, *rest in old.needles if text in fresh)
         together: dict[str, Any] = {
             name: tuple(dict.fromkeys((*getattr(old, name), *getattr(plan, name))))
-            for name in ("records", "detached", "items", "whole", "rolled", "held")
+            for name in ("records", "detached", "items", "traces", "whole", "rolled", "held")
         }
         who = [
             one.model_copy(update={"actor": one.actor or old.actor, "reason": one.reason or old.reason})

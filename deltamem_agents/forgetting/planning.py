@@ -16,6 +16,7 @@ from deltamem_agents.forgetting.receipt import Held
 from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
 from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, traces
+from deltamem_agents.forgetting.traces import find_traces
 from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
 
 __all__ = ["make_plan"]
@@ -48,6 +49,7 @@ def make_plan(
         records=tuple(draft.records),
         detached=tuple(draft.detached),
         items=tuple(draft.items),
+        traces=draft.left,
         messages={thread: tuple(sorted(names)) for thread, names in sorted(draft.messages.items())},
         whole=tuple(draft.whole),
         rolled=() if rolled is None else rolled.named,
@@ -65,7 +67,8 @@ def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wan
         targets = find_records(connection, wanted)
         items = find_items(connection, wanted)
         threads, own = known_threads(connection, wanted)
-    draft = _Draft(engine, policy, wanted)
+        left = find_traces(connection, wanted)
+    draft = _Draft(engine, policy, wanted, left)
     for target in [*targets, *items]:
         draft.ask([target])
     if rows is not None:
@@ -101,6 +104,7 @@ class _Draft:
     engine: Engine
     policy: PolicyChain
     wanted: Wanted
+    left: tuple[tuple[str, str, str], ...] = ()
     records: list[str] = field(default_factory=list)
     detached: list[tuple[str, str]] = field(default_factory=list)
     items: list[str] = field(default_factory=list)

@@ -10,6 +10,7 @@ from deltamem_agents.archive.writes import delete_where
 from deltamem_agents.audit import AuditEvent, append_all
 from deltamem_agents.forgetting.plan import Plan
 from deltamem_agents.forgetting.receipt import AuditReference
+from deltamem_agents.forgetting.traces import erase_traces
 
 __all__ = ["erase_record"]
 
@@ -21,6 +22,7 @@ def erase_record(connection: Connection, plan: Plan) -> Plan:
     """
     for ids in chunks(plan.records):
         delete_where(connection, records.c.id.in_(ids))
+    erase_traces(connection, plan)
     for record, thread in plan.detached:
         _detach(connection, record, thread)
     for ids in chunks(plan.items):

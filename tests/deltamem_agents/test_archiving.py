@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import text as sql
 
 from deltamem_agents import HybridMemory, MemoryStore
 from deltamem_agents.archive.errors import ArchiveError
+from deltamem_agents.archive.writes import NewRecord
 
 ANN = ("user", "ann")
 SAID = [HumanMessage("the code is 4711", id="1"), HumanMessage("and the door is green", id="2")]
@@ -77,3 +79,12 @@ def test_what_is_refused_for_good_is_raised_and_handed_over_again(hybrid: Hybrid
     hybrid.archive(SAID, "t")
     hybrid.flush()
     assert texts(hybrid) == {message.text for message in SAID}
+
+
+def test_an_agent_that_goes_on_erases_what_has_expired(hybrid: HybridMemory) -> None:
+    """The store is swept by the writes of an agent too, though nobody uses it as a LangGraph store."""
+    brief = NewRecord("for a moment", ttl=timedelta(microseconds=1))
+    hybrid.store.records.add(("user", "bob"), brief)
+    hybrid.archive(SAID, "t")
+    hybrid.flush()
+    assert hybrid.store.records.sweep() == 0

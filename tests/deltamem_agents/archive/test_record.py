@@ -156,6 +156,50 @@ def test_expired_records_are_gone_before_the_sweep_and_erased_by_it(store: Recor
     assert {record.id for record in store.list(NS)} == {kept.id, back.id}
 
 
+def test_expired_neighbours_are_replaced_in_one_batch(store: RecordStore) -> None:
+    """Texts whose records have expired, unswept, are stored again together, and keep to their order in the thread."""
+    texts = ["the red house", "a red door"]
+    brief = timedelta(microseconds=1)
+    old = store.add_all(NS, [NewRecord(text, "t", text, ttl=brief) for text in texts])
+    new = store.add_all(NS, [NewRecord(text, "t", f"{text} again") for text in texts])
+    assert [record.text for record in new] == texts
+    assert not {record.id for record in old} & {record.id for record in store.list(NS)}
+    assert store.sweep() == 0
+
+
+@pytest.mark.parametrize("how", ["expired", "swept", "deleted"])
+def test_a_replay_brings_nothing_back(store: RecordStore, how: str) -> None:
+    """A message whose record is gone is known: its text is not stored again, unless another message says it."""
+    life = timedelta(hours=1) if how == "deleted" else timedelta(microseconds=1)
+    said = NewRecord("for a while", "t", "1", ttl=life)
+    gone = store.add(NS, said)
+    if how == "swept":
+        store.sweep()
+    elif how == "deleted":
+        store.delete(NS, [gone.id])
+    logged = len(store.audit_entries(NS))
+    with pytest.raises(RecordNotFoundError, match="archived before"):
+        store.add(NS, said)
+    other = NewRecord("news", "t", "2")
+    assert [record.text for record in store.add_all(NS, [said, other])] == ["news"]
+    assert [record.text for record in store.list(NS)] == ["news"]
+    assert len(store.audit_entries(NS)) == logged + 1 + (how == "expired")
+    back = store.add(NS, NewRecord("for a while", "t", "3"))
+    assert (back.id != gone.id, back.expires) == (True, None)
+    assert [record.text for record in store.add_all(NS, [said])] == []
+
+
+def test_a_replay_lengthens_no_life(store: RecordStore) -> None:
+    """The same message again changes nothing and is not logged; another message with the text does and is."""
+    said = NewRecord("for an hour", "t", "1", ttl=timedelta(hours=1))
+    first = store.add(NS, said)
+    assert store.add(NS, said) == first
+    assert len(store.audit_entries(NS)) == 1
+    again = store.add(NS, NewRecord("for an hour", "t", "2", ttl=timedelta(hours=1)))
+    assert (again.id, len(store.audit_entries(NS))) == (first.id, 2)
+    assert again.expires > first.expires  # type: ignore[operator]
+
+
 def test_filters_choose_within_the_namespace(store: RecordStore) -> None:
     """Each field of a filter narrows the choice, and hostile values match nothing."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
