@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, select
+from sqlalchemy import Connection, Engine, RowMapping, Select, case, select
 
-from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.database import read_snapshot
 from deltamem_agents.archive.dialects import insert_into
 from deltamem_agents.archive.entries import Entry, enter, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
@@ -36,6 +36,7 @@ _PAGE = 500
 _TABLES = {"record": records, "message": messages, "item": items, "thread": threads}
 # What is given anew: numbers inside one database, and what follows from the text.
 _LOCAL = {"space", "position", "hash"}
+_GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +53,40 @@ class Imported:
 def export_lines(engine: Engine, namespace: Namespace | None = None) -> Iterator[str]:
     """Yield one JSON object for each version, message, item and thread, of one namespace or of all, in a fixed order.
 
-    Times are microseconds since 1970, as they are stored.
+    Times are microseconds since 1970, as they are stored. What is written meanwhile is left out.
     """
-    for kind, table in _TABLES.items():
-        order = [records.c.position] if kind == "record" else list(table.primary_key.columns)
-        chosen = select(table).order_by(table.c.namespace, *order)
-        if namespace is not None:
-            chosen = chosen.where(table.c.namespace == namespace_key(namespace))
-        start = 0
-        while True:
-            with engine.connect().execution_options(**READ_ONLY) as connection:
-                rows = connection.execute(chosen.limit(_PAGE).offset(start)).mappings().all()
+    with read_snapshot(engine) as connection:
+        for kind, table in _TABLES.items():
+            order = [records.c.position] if kind == "record" else list(table.primary_key.columns)
+            chosen = (_messages() if kind == "message" else select(table)).order_by(table.c.namespace, *order)
+            if namespace is not None:
+                chosen = chosen.where(table.c.namespace == namespace_key(namespace))
+            rows = connection.execute(chosen, execution_options={"yield_per": _PAGE}).mappings()
             yield from (_line(kind, row) for row in rows)
-            start += len(rows)
-            if len(rows) < _PAGE:
-                break
 
 
 def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
     """Store what `export_lines` has written, all or none; what is there already stays as it is.
 
-    Raises RecordInvalidError for a line that is no such object, with its number.
+    A record whose text is there under another id is that one from then on. Raises RecordInvalidError for a line that is
+    no such object, with its number.
     """
     counts = dict.fromkeys((*_TABLES, "known"), 0)
     spaces: Counter[str] = Counter()
+    moved: dict[str, str] = {}
     with engine.begin() as connection:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 fields = json.loads(line)
-                kind = _import_line(connection, dict(fields))
+                kind = _import_line(connection, dict(fields), moved)
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordInvalidError(f"line {number} is no record, message, item or thread: {error!r}") from error
             counts[kind] += 1
             spaces[fields["namespace"]] += kind != "known"
+        for old, here in moved.items():
+            connection.execute(records.update().where(records.c.superseded_by == old).values(superseded_by=here))
         for namespace, number in sorted(spaces.items()):
             if number:
                 event = by_program("write", "imported from a file", detail={"rows": number})
@@ -95,18 +95,28 @@ def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
     return Imported(counts["record"], counts["message"], counts["item"], counts["thread"], counts["known"])
 
 
+def _messages() -> Select[Any]:
+    """Choose messages; the digest of one whose record is gone, `gone`, does not follow from another line."""
+    gone = case((records.c.id.is_(None), messages.c.hash)).label(_GONE)
+    return select(messages, gone).outerjoin(records, records.c.id == messages.c.record)
+
+
 def _line(kind: str, row: RowMapping) -> str:
     fields: dict[str, Any] = {"kind": kind}
     for name, value in row.items():
-        if name not in _LOCAL:
+        if name not in _LOCAL and not (name == _GONE and value is None):
             fields[name] = to_microseconds(value) if isinstance(value, datetime) else value
     return json.dumps(fields, ensure_ascii=False)
 
 
-def _import_line(connection: Connection, fields: dict[str, Any]) -> str:
-    """Store one object; return its kind, or "known" if it was there already."""
+def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str, str]) -> str:
+    """Store one object; return its kind, or "known" if it was there already.
+
+    moved: the ids of records whose texts are there already, and the ids that those have; it is added to.
+    """
     kind: str = fields.pop("kind")
     table = _TABLES[kind]
+    gone = fields.pop(_GONE, None) if kind == "message" else None
     wanted = set(table.c.keys()) - _LOCAL
     if set(fields) != wanted:
         raise KeyError(f"expected the fields {sorted(wanted)}")
@@ -119,8 +129,9 @@ def _import_line(connection: Connection, fields: dict[str, Any]) -> str:
         for name, value in fields.items()
     }
     if kind == "message":
+        row["record"] = moved.get(row["record"], row["record"])
         text = select(records.c.hash).where(records.c.id == row["record"], records.c.namespace == key)
-        row["hash"] = connection.execute(text).scalar_one_or_none()
+        row["hash"] = gone or connection.execute(text).scalar_one_or_none()
         if row["hash"] is None:
             raise ValueError(f"record {row['record']!r} is not there")
     if kind in {"message", "thread"}:
@@ -129,6 +140,8 @@ def _import_line(connection: Connection, fields: dict[str, Any]) -> str:
     row |= {"space": space.id, "position": space.next_position}
     entry = _record(connection, row) if kind == "record" else _item(row)
     if not _inserted(connection, kind, row):
+        if kind == "record":
+            moved |= _moved(connection, row)
         return "known"
     enter(connection, space.id, [entry])
     return kind
@@ -138,6 +151,16 @@ def _inserted(connection: Connection, kind: str, row: Mapping[str, Any]) -> bool
     table = _TABLES[kind]
     insert = insert_into(connection, table).on_conflict_do_nothing().values(dict(row))
     return connection.execute(insert.returning(table.c.namespace)).one_or_none() is not None
+
+
+def _moved(connection: Connection, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return under which other id a record's text is there, by the record's own id; nothing if it has the same."""
+    same = (records.c.namespace == row["namespace"]) & (records.c.hash == row["hash"])
+    held = select(records.c.id).where(same, records.c.superseded_by.is_(None))
+    here = select(records.c.id).where(records.c.id == row["id"])
+    if connection.execute(here).one_or_none() is not None:
+        return {}
+    return {row["id"]: connection.execute(held).scalar_one()}
 
 
 def _record(connection: Connection, row: dict[str, Any]) -> Entry:

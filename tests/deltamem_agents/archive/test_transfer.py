@@ -1,0 +1,77 @@
+"""Export and import: one moment of a live archive, and two archives that become one."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from deltamem_agents.archive import writes
+from deltamem_agents.archive.database import open_database
+from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.tables import records
+from deltamem_agents.archive.transfer import export_lines, import_lines
+from deltamem_agents.archive.writes import NewRecord
+
+NS = ("user", "ann")
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """Open an empty database of each kind."""
+    opened = open_database(url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Engine]:
+    """Open another empty database."""
+    opened = open_database(f"sqlite:///{tmp_path}/copy.sqlite")
+    yield opened
+    opened.dispose()
+
+
+def test_an_export_is_of_one_moment(engine: Engine, copy: Engine) -> None:
+    """What is written and deleted while lines are read is not in them, so that they can always be imported."""
+    store = RecordStore(engine)
+    said = store.add_all(NS, [NewRecord(f"fact {number}", "t", str(number)) for number in range(20)])
+    lines = export_lines(engine)
+    first = next(lines)
+    with engine.begin() as connection:
+        writes.delete_where(connection, records.c.id.in_([record.id for record in said[:10]]))
+    store.add(NS, NewRecord("too late", "t", "late"))
+    found = import_lines(copy, [first, *lines])
+    assert (found.records, found.messages) == (20, 20)
+    assert {record.text for record in RecordStore(copy).list(NS)} == {record.text for record in said}
+
+
+def test_two_archives_become_one(engine: Engine, copy: Engine) -> None:
+    """A text that both have is the record that was there; its messages, and the version before it, lead to that one."""
+    mine, theirs = RecordStore(copy), RecordStore(engine)
+    kept = mine.add(NS, NewRecord("tea at four"))
+    old = theirs.add(NS, NewRecord("tea at five", "t", "1"))
+    theirs.update(NS, old.id, "tea at four", expected_version=1)
+    theirs.add(NS, NewRecord("tea at four", "t", "2"))
+    theirs.add(NS, NewRecord("and cake", "t", "3"))
+    lines = list(export_lines(engine))
+    found = import_lines(copy, lines)
+    assert (found.records, found.messages, found.known) == (2, 3, 1)
+    assert {record.text for record in mine.list(NS)} == {"tea at four", "and cake"}
+    assert mine.add(NS, NewRecord("tea at four", "t", "2")).id == kept.id
+    before = mine.get(NS, old.id)
+    assert before is not None
+    assert before.superseded_by == kept.id
+    assert import_lines(copy, lines).known == len(lines)
+    assert mine.delete(NS, [kept.id]) == 2
+
+
+def test_a_message_whose_record_is_gone_stays_known(engine: Engine, copy: Engine) -> None:
+    """A copy of an archive does not archive again what was deleted from the first."""
+    store, new = RecordStore(engine), NewRecord("for an hour", "t", "1", ttl=timedelta(hours=1))
+    store.delete(NS, [store.add(NS, new).id])
+    lines = list(export_lines(engine))
+    assert import_lines(copy, lines).messages == 1
+    assert RecordStore(copy).add_all(NS, [new]) == []
+    assert list(export_lines(copy)) == lines
