@@ -74,10 +74,13 @@ class ChromaIndex:
     def query(self, space: int, vector: Vectors, limit: int) -> dict[str, float]:
         """Return the ids of the nearest vectors with their cosine similarity, the nearest first."""
         collection = self._collection(space)
-        count = 0 if collection is None else collection.count()
-        if collection is None or not count:
+        try:
+            count = 0 if collection is None else collection.count()
+            if collection is None or not count:
+                return {}
+            found = collection.query(query_embeddings=[vector], n_results=min(limit, count), include=["distances"])
+        except NotFoundError:  # it was dropped a moment ago
             return {}
-        found = collection.query(query_embeddings=[vector], n_results=min(limit, count), include=["distances"])
         distances = np.nan_to_num(np.asarray(found["distances"][0], np.float64), nan=1.0)
         return dict(zip(found["ids"][0], (1 - distances).tolist(), strict=True))
 

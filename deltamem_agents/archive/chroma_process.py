@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import pickle
-import signal
 import struct
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
+from deltamem_agents.archive.errors import IndexBrokenError, IndexUnreachableError, VectorIndexError
 
 __all__ = ["ChromaProcess"]
 
@@ -32,6 +31,8 @@ Vectors = NDArray[np.float32]
 _PATIENCE_SECONDS = 120
 _LENGTH = struct.Struct("!Q")
 _AT_ONCE = 4
+_READY = -1
+"""The number of the message with which the process says that it has the folder for itself."""
 
 
 class ChromaProcess:
@@ -41,17 +42,24 @@ class ChromaProcess:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Start the process and use every collection once; raises IndexBrokenError if that fails."""
+        """Start the process and use every collection once.
+
+        Raises IndexUnreachableError if the process does not come as far as the folder, and IndexBrokenError if the
+        folder cannot be used.
+        """
         self._fault: str | None = None
         self._numbers = itertools.count()
-        self._waiting: dict[int, Future[Any]] = {}
+        self._ready: Future[Any] = Future()
+        self._waiting: dict[int, Future[Any]] = {_READY: self._ready}
         self._lock = threading.Lock()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 # closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "deltamem_agents.archive.chroma_process", str(folder)],
+            # -P: no module out of the working directory, which may be anybody's.
+            [sys.executable, "-P", "-m", "deltamem_agents.archive.chroma_process", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
+            process_group=0,  # Ctrl-C is meant for this program
         )
         self._reader = threading.Thread(target=self._receive, name="chroma", daemon=True)
         self._reader.start()
@@ -61,6 +69,9 @@ class ChromaProcess:
         """Let the process write what it has and end."""
         if self._said.closed:
             return
+        # Said, since a fork of this program would keep the pipe open.
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            _write(self._sent_to(), None)
         with contextlib.suppress(OSError):
             self._sent_to().close()
         try:
@@ -103,15 +114,22 @@ class ChromaProcess:
         return found
 
     def _check(self) -> None:
-        patience = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
-        patience.start()
         try:
-            self._ask("check")
-        except VectorIndexError as error:
+            try:
+                self._ready.result(2 * _PATIENCE_SECONDS)  # it may wait for the folder
+            except (IndexBrokenError, TimeoutError) as error:
+                raise IndexUnreachableError(f"Chroma's process could not begin: {error}") from error
+            patience = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
+            patience.start()
+            try:
+                self._ask("check")
+            except VectorIndexError as error:
+                raise IndexBrokenError(str(error)) from error
+            finally:
+                patience.cancel()
+        except BaseException:
             self.close()
-            raise IndexBrokenError(str(error)) from error
-        finally:
-            patience.cancel()
+            raise
 
     def _ask(self, method: str, *arguments: object) -> Any:
         answer: Future[Any] = Future()
@@ -142,7 +160,7 @@ class ChromaProcess:
         code = self._process.wait()
         self._said.seek(0)
         said = self._said.read().decode(errors="replace").strip().splitlines()
-        return said[-1] if code and said else f"the process that had it open ended with {code}"
+        return said[-1] if code > 0 and said else f"the process that had it open ended with {code}"
 
     def _sent_to(self) -> IO[bytes]:
         if self._process.stdin is None:
@@ -153,14 +171,16 @@ class ChromaProcess:
 def serve(folder: Path) -> None:
     """Answer requests of the standard input until it ends; raises whatever Chroma raises when it opens the folder."""
     # Only this process needs chromadb, which takes seconds to import.
+    # It also reads a file .env where it is imported.
+    os.chdir(folder)
     from deltamem_agents.archive.chroma import ChromaIndex, open_client  # noqa: PLC0415
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the program that has started this process
     lock = threading.Lock()
     # A program that was killed may have left its process behind for a moment, busy with its last request.
     with FileLock(folder / "owner.lock", timeout=_PATIENCE_SECONDS):
+        _write(answers, (_READY, None, None))
         index = ChromaIndex(open_client(str(folder)))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             while (request := _read(sys.stdin.buffer)) is not None:
@@ -173,7 +193,7 @@ def _answer(index: Any, request: tuple[int, str, Sequence[Any]], answers: IO[byt
     error, value = None, None
     try:
         value = getattr(index, method)(*arguments)
-    except Exception as raised:  # Chroma's errors have no common base
+    except BaseException as raised:  # Chroma's errors have no common base, and those of its Rust parts are none
         error = f"{raised}" or type(raised).__name__
     with lock, contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
         _write(answers, (number, error, value))
@@ -197,4 +217,4 @@ def _read(stream: IO[bytes]) -> Any:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]).resolve())

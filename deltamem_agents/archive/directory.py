@@ -94,6 +94,7 @@ class IndexDirectory:
 
         Raises:
             IndexBrokenError: it is missing, or it could not be read; then it has been set aside.
+            IndexUnreachableError: the process could not begin.
         """
         folder = self.path / manifest.folder
         if not folder.is_dir():

@@ -10,7 +10,7 @@ ArchiveError
     ├── IndexBusyError         another process owns the index directory
     ├── IndexBrokenError       the index is damaged, stale or missing; `rebuild` makes a new one
     ├── IndexMismatchError     the index was made by another embedding model; `rebuild` makes a new one
-    └── IndexUnreachableError  the Chroma server does not answer
+    └── IndexUnreachableError  the Chroma server does not answer, or Chroma's process does not start
 """
 
 from backbone import DeltaMemError
@@ -71,4 +71,4 @@ class IndexMismatchError(VectorIndexError):
 
 
 class IndexUnreachableError(VectorIndexError):
-    """Report a Chroma server that does not answer."""
+    """Report a Chroma server that does not answer, or a process of Chroma's that does not start."""

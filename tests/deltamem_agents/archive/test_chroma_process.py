@@ -1,5 +1,6 @@
 """Chroma in a process of its own: the same answers, and what happens when either process ends."""
 
+import io
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from deltamem_agents.archive.chroma import ChromaIndex, open_client
-from deltamem_agents.archive.chroma_process import ChromaProcess
-from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
+from deltamem_agents.archive.chroma_process import ChromaProcess, _answer, _read
+from deltamem_agents.archive.directory import IndexDirectory, Manifest
+from deltamem_agents.archive.errors import IndexBrokenError, IndexUnreachableError, VectorIndexError
 
 VECTORS = {f"v{number}": np.eye(4, dtype=np.float32)[number] for number in range(4)}
 
@@ -65,6 +67,16 @@ def test_answers_are_those_of_chroma_in_this_process(index: ChromaProcess, tmp_p
     assert index.query(7, near, 2) == own.query(7, near, 2)
     assert index.query(9, near, 2) == own.query(9, near, 2) == {}
     own.close()
+
+
+def test_a_space_that_was_dropped_meanwhile_is_empty(tmp_path: Path) -> None:
+    """A question that comes as the last entry of a namespace goes finds nothing, and is no fault of the index."""
+    client = open_client(str(tmp_path))
+    one, other = ChromaIndex(client), ChromaIndex(client)
+    one.upsert(7, VECTORS)
+    other.drop(7)
+    assert one.query(7, VECTORS["v0"], 2) == {}
+    one.close()
 
 
 def test_threads_ask_at_the_same_time(index: ChromaProcess) -> None:
@@ -123,3 +135,54 @@ def test_a_program_with_texts_never_runs_chroma(tmp_path: Path) -> None:
         [sys.executable, "-c", WITHOUT_CHROMA, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_no_module_is_taken_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may be run in a directory that is somebody else's."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "filelock.py").write_text("raise SystemExit(3)")
+    (tmp_path / "here" / ".env").write_text("chroma_api_impl=nobody.Nothing")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    index = ChromaProcess(Path("../folder"))
+    assert index.spaces() == set()
+    index.close()
+
+
+def test_a_process_that_does_not_begin_spoils_no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is not to blame, and stays where it is."""
+    place = IndexDirectory(tmp_path / "index")
+    manifest = Manifest("id", 0, "model", 0, place.new_folder())
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(IndexUnreachableError, match="could not begin"):
+        place.open(manifest)
+    assert (tmp_path / "index" / manifest.folder).is_dir()
+    place.release()
+
+
+def test_every_request_is_answered() -> None:
+    """An error that is no Exception, such as a panic of Chroma's Rust parts, is told like any other."""
+
+    class Panicking:
+        def count(self, space: int) -> int:
+            raise BaseException(f"panic in {space}")
+
+    stream = io.BytesIO()
+    _answer(Panicking(), (5, "count", (1,)), stream, threading.Lock())
+    stream.seek(0)
+    assert _read(stream) == (5, "panic in 1", None)
+
+
+def test_a_fork_does_not_keep_the_process(index: ChromaProcess) -> None:
+    """A copy of the program has the pipe open as well, and the process ends all the same."""
+    index.upsert(1, VECTORS)
+    copy = os.fork()
+    if copy == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        index.close()
+        assert index._process.returncode == 0
+    finally:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
