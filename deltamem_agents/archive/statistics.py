@@ -1,5 +1,6 @@
 """Count what an archive holds, and what it takes on disk."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,13 @@ def statistics(database_url: str, index: str | Path | None) -> dict[str, Any]:
             if engine.dialect.name == "postgresql":
                 size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
             else:
-                size = _bytes(Path(str(make_url(database_url).database)))
+                database = str(make_url(database_url).database)
+                size = _bytes(Path(f"{database}{end}") for end in ("", "-wal", "-shm"))
     finally:
         engine.dispose()
-    index_bytes = 0 if index is None else None if is_server(index) else _bytes(Path(index))
+    index_bytes = 0 if index is None else None if is_server(index) else _bytes(Path(index).rglob("*"))
     return {**found, "bytes_on_disk": int(size), "index_bytes": index_bytes}
 
 
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+def _bytes(files: Iterable[Path]) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())

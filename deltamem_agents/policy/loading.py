@@ -85,7 +85,7 @@ def load_policy(path: str | Path) -> PolicyChain:
 
 
 def default_policy() -> PolicyChain:
-    """Make the policy that is used where none is given: secrets, trust, roles, novelty."""
+    """Make a policy to begin with: secrets, trust, roles, novelty; `HybridMemory` uses none unless it is given one."""
     return PolicyChain([Secrets(), SourceTrust(), Roles(), Novelty()])
 
 

@@ -25,6 +25,7 @@ from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.retriever import MemoryRetriever
+from deltamem_agents.archive.statistics import statistics
 from deltamem_agents.archive.tables import items
 from deltamem_agents.archive.writes import NewRecord
 
@@ -302,6 +303,15 @@ def test_namespaces_are_listed_by_conditions(plain: MemoryStore) -> None:
     assert names(max_depth=2) == [("a", "b"), ("a", "x"), ("b",)]
     assert names(max_depth=1, offset=1) == [("b",)]
     assert names(MatchCondition("suffix", ("a", "b", "c", "d"))) == []
+
+
+def test_the_size_of_a_database_is_that_of_its_own_files(sqlite_url: str, tmp_path: Path) -> None:
+    """A file whose name only begins alike is not counted."""
+    with MemoryStore.from_url(sqlite_url) as store:
+        store.put(("a",), "k", {"x": 1})
+    size = statistics(sqlite_url, None)["bytes_on_disk"]
+    (tmp_path / "archive.sqlite.old").write_bytes(bytes(10**6))
+    assert statistics(sqlite_url, None)["bytes_on_disk"] == size
 
 
 def test_embeddings_need_an_index(sqlite_url: str) -> None:
