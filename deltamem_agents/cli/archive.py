@@ -20,6 +20,7 @@ from deltamem_agents.cli.archive_options import (
     Thread,
     archive_index,
     fields_of,
+    open_record,
     open_store,
     show_rows,
     show_table,
@@ -56,7 +57,7 @@ def search(
 @archive.command(epilog="Example: deltamem archive show 4f1c9a77 -n acme")
 def show(record_id: RecordId, namespace: Space, db: Database = None, as_json: AsJson = False) -> None:
     """Show every field of a record."""
-    with open_store(db) as store:
+    with open_record(db) as store:
         record = store.records.get(labels(namespace), store.records.full_id(labels(namespace), record_id))
     if record is None:
         from deltamem_agents.archive.errors import RecordNotFoundError
@@ -76,7 +77,7 @@ def list_records(
     """List the newest records."""
     from deltamem_agents.archive.filters import RecordFilter
 
-    with open_store(db) as store:
+    with open_record(db) as store:
         found = store.records.list(labels(namespace), RecordFilter(thread=thread), limit=limit)
     show_rows([fields_of(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
 

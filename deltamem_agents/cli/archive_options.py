@@ -29,6 +29,7 @@ __all__ = [
     "Thread",
     "archive_index",
     "fields_of",
+    "open_record",
     "open_store",
     "show_rows",
     "show_table",
@@ -88,6 +89,13 @@ def store_at(url: str, index: str | None = None, embeddings: str | None = None) 
     path = archive_index(index)
     model = (embeddings or settings_now().archive_embeddings) if path else None
     return MemoryStore.from_url(url, path, model)
+
+
+def open_record(db: str | None) -> "MemoryStore":
+    """Return the store without its vector index, which another process may own, to be opened by `with`."""
+    from deltamem_agents.archive.store import MemoryStore
+
+    return MemoryStore.from_url(archive_url(db))
 
 
 def fields_of(record: "Record") -> dict[str, Any]:

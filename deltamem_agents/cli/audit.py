@@ -13,7 +13,7 @@ from deltamem_agents.cli.archive_options import (
     Database,
     File,
     Space,
-    open_store,
+    open_record,
     show_rows,
     show_table,
     write_lines,
@@ -46,7 +46,7 @@ def list_entries(
 
     if action is not None and action not in get_args(Action):
         raise ConfigError(f"an action is one of {', '.join(get_args(Action))}; got {action!r}")
-    with open_store(db) as store:
+    with open_record(db) as store:
         chosen = cast("Action | None", action)
         entries = store.records.audit_entries(labels(namespace), action=chosen, thread=thread, limit=limit)
     rows = [entry.model_dump(mode="json") for entry in entries]
@@ -68,7 +68,7 @@ def verify(
 ) -> None:
     """Find entries that were changed, removed, reordered or cut off; exit status 1 if there are any."""
     space = None if namespace is None else labels(namespace)
-    with open_store(db) as store:
+    with open_record(db) as store:
         report = store.records.verify_audit(space, noted=[] if against is None else _heads(against))
     if as_json:
         print(report.model_dump_json())

@@ -14,6 +14,7 @@ from deltamem_agents.cli.archive_options import (
     Space,
     Thread,
     fields_of,
+    open_record,
     open_store,
     show_rows,
 )
@@ -33,7 +34,7 @@ def quarantined(
     from deltamem_agents.archive.filters import RecordFilter
     from deltamem_agents.policy.trust import QUARANTINED
 
-    with open_store(db) as store:
+    with open_record(db) as store:
         waiting = RecordFilter(thread=thread, tags=(QUARANTINED,))
         found = store.records.list(labels(namespace), waiting, limit=limit)
     show_rows([fields_of(record) for record in found], ("id", "created", "thread", "source", "text"), as_json=as_json)
