@@ -1,6 +1,7 @@
 """Take any LangChain embeddings, give them a name, and check what they return."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +28,24 @@ class Embedder:
     embeddings: Embeddings
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
-        """Return vectors [len(texts), dims]; raises EmbeddingError for any that cannot be compared."""
-        return _checked(self.embeddings.embed_documents(list(texts)), len(texts), self.name)
+        """Return vectors [len(texts), dims]; raises EmbeddingError if the model fails, or they cannot be compared."""
+        with self._failing():
+            return _checked(self.embeddings.embed_documents(list(texts)), len(texts), self.name)
 
     def embed_query(self, text: str) -> Vectors:
         """Return the vector [dims] of a question; raises EmbeddingError as `embed_texts` does."""
-        vector: Vectors = _checked([self.embeddings.embed_query(text)], 1, self.name)[0]
+        with self._failing():
+            vector: Vectors = _checked([self.embeddings.embed_query(text)], 1, self.name)[0]
         return vector
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except EmbeddingError:
+            raise
+        except Exception as error:  # every provider has errors of its own
+            raise EmbeddingError(f"{self.name} failed: {error}") from error
 
 
 def resolve_embeddings(embeddings: Embeddings | str | None) -> Embedder | None:

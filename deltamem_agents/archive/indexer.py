@@ -1,9 +1,11 @@
 """Feed the vector index from the outbox, in batches; a batch that is cut off at any point is simply done again."""
 
 import threading
+import time
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from deltamem_agents.archive.outbox import (
     Change,
     KnownIndex,
     acknowledge,
+    belongs,
     changes,
     entry_texts,
     existing_spaces,
@@ -28,7 +31,7 @@ from deltamem_agents.archive.outbox import (
 )
 from deltamem_agents.archive.places import IndexPlace, open_place
 
-__all__ = ["BATCH", "REMEDY", "Indexer", "belongs", "embed", "open_indexer"]
+__all__ = ["BATCH", "REMEDY", "Indexer", "open_indexer"]
 
 Vectors = NDArray[np.float32]
 
@@ -36,7 +39,9 @@ BATCH = 256
 """How many writes go into the index at a time."""
 
 REMEDY = "run `deltamem archive rebuild`"
-_TRIES = 3
+_TRIES = 3  # failures in a row after which the model is asked for a text that no model refuses
+_HARMLESS = "text"
+_REFUSED_SECONDS = 60.0  # how long a refused text is left alone
 
 
 class Indexer:
@@ -53,6 +58,7 @@ class Indexer:
         self._place = place
         self._embedder = embedder
         self._lock = threading.RLock()
+        self._refused: dict[str, tuple[float, EmbeddingError]] = {}  # entries: when to try again, and what was said
         self.manifest = manifest
         self.chroma = place.open(manifest)
 
@@ -77,15 +83,29 @@ class Indexer:
         self._require_size(vector)
         return self.chroma.query(space, vector, limit)
 
-    def embed_query(self, question: str) -> Vectors:
-        """Return a question's vector; raises EmbeddingError if that fails."""
-        vector: Vectors = embed(self._embedder, [question], query=True)[0]
-        return vector
+    @property
+    def refusal(self) -> EmbeddingError | None:
+        """Return what the model said of a text that it has refused, None if it has refused none of the outbox."""
+        return next((error for _, error in tuple(self._refused.values())), None)
 
-    def catch_up(self) -> None:
-        """Do all that the outbox holds; raises the error of what failed, after all else is done."""
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep the index as it is meanwhile."""
+        with self._lock, self._place.feeding():
+            yield
+
+    def catch_up(self, *, again: bool = False) -> None:
+        """Do all that the outbox holds.
+
+        again: also what the model refused a moment ago; raises what it says if it refuses it again.
+        """
+        if again:
+            with self._lock:
+                self._refused.clear()
         while self.batch():
             pass
+        if again and self.refusal is not None:
+            raise self.refusal
 
     def refresh(self) -> None:
         """Follow a shared index that another process has fed or made anew.
@@ -102,44 +122,49 @@ class Indexer:
             self.manifest = manifest
 
     def batch(self) -> int:
-        """Do the oldest writes of the outbox; return how many were done."""
+        """Do the oldest writes of the outbox; return how many were looked at.
+
+        Texts that the model refuses stay behind, and are left out for a minute (`refusal`). Raises EmbeddingError if
+        it refuses every text.
+        """
         with self._lock, self._place.feeding():
             self.refresh()
+            now = time.monotonic()
+            self._refused = {entry: said for entry, said in self._refused.items() if said[0] > now}
             with self._engine.connect().execution_options(**READ_ONLY) as connection:
-                todo = changes(connection, BATCH)
+                todo = changes(connection, BATCH, besides=self._refused.keys())
                 texts = entry_texts(connection, {change.entry for change in todo})
                 spaces = existing_spaces(connection)
             if not todo:
                 return 0
-            vectors, failure = self._vectors(texts)
+            vectors = self._vectors(texts)
             done = [change for change in todo if change.entry not in texts or change.entry in vectors]
-            self._apply(done, vectors, spaces)
-            self._finish(done)
-            if failure is not None:
-                raise failure
-            return len(done)
+            if done:
+                self._apply(done, vectors, spaces)
+                self._finish(done)
+            return len(todo)
 
-    def _vectors(self, texts: dict[str, list[str]]) -> tuple[dict[str, Vectors], EmbeddingError | None]:
-        """Embed all entries, or those that can be; return the vectors of each, and the first failure."""
+    def _vectors(self, texts: dict[str, list[str]]) -> dict[str, Vectors]:
+        """Embed all entries or, one by one, those that can be; note what the model says of the others."""
         try:
-            return self._embedded(texts), None
-        except EmbeddingError as error:
-            if len(texts) == 1:
-                return {}, error
-            failure = error
+            return self._embedded(texts)
+        except EmbeddingError:
+            self._embedder.embed_texts([_HARMLESS])
         found: dict[str, Vectors] = {}
         failed = 0
         for entry, parts in texts.items():
             try:
                 found |= self._embedded({entry: parts})
-            except EmbeddingError:
+                failed = 0
+            except EmbeddingError as error:
                 failed += 1
-                if failed == _TRIES and not found:
-                    break  # not one text but the model is at fault
-        return found, failure
+                if failed % _TRIES == 0:
+                    self._embedder.embed_texts([_HARMLESS])
+                self._refused[entry] = time.monotonic() + _REFUSED_SECONDS, error
+        return found
 
     def _embedded(self, texts: dict[str, list[str]]) -> dict[str, Vectors]:
-        vectors = embed(self._embedder, [part for parts in texts.values() for part in parts])
+        vectors = self._embedder.embed_texts([part for parts in texts.values() for part in parts])
         if len(vectors):
             self._require_size(vectors[0])
         found, start = {}, 0
@@ -166,11 +191,13 @@ class Indexer:
             self.chroma.upsert(space, found)
 
     def _finish(self, done: Sequence[Change]) -> None:
-        self.manifest = replace(self.manifest, generation=self.manifest.generation + 1)
-        self._place.write(self.manifest)
-        known = KnownIndex(self.manifest.id, self.manifest.generation)
+        manifest = replace(self.manifest, generation=self.manifest.generation + 1)
+        self._place.write(manifest)
+        known = KnownIndex(manifest.id, manifest.generation)
         with self._engine.begin() as connection:
             acknowledge(connection, known, [change.seq for change in done])
+        # Not before: if this fails again and again, the manifest is still one batch ahead of the record at most.
+        self.manifest = manifest
 
     def _require_size(self, vector: Vectors) -> None:
         if not self.manifest.dims:
@@ -201,16 +228,6 @@ def open_indexer(engine: Engine, index: str | Path, embedder: Embedder) -> Index
         raise
 
 
-def embed(embedder: Embedder, texts: Sequence[str], *, query: bool = False) -> Vectors:
-    """Return the vectors [len(texts), dims]; whatever the model raises becomes an EmbeddingError."""
-    try:
-        return embedder.embed_query(texts[0])[None] if query else embedder.embed_texts(texts)
-    except EmbeddingError:
-        raise
-    except Exception as error:
-        raise EmbeddingError(f"{embedder.name} failed: {error}") from error
-
-
 def _usable(engine: Engine, place: IndexPlace, embedder: Embedder) -> Manifest:
     with engine.connect().execution_options(**READ_ONLY) as connection:
         known = known_index(connection)
@@ -228,11 +245,6 @@ def _usable(engine: Engine, place: IndexPlace, embedder: Embedder) -> Manifest:
     if known is None:
         with engine.begin() as connection:
             remember_index(connection, KnownIndex(manifest.id, manifest.generation))
-    return manifest
-
-
-def belongs(manifest: Manifest, known: KnownIndex | None) -> bool:
-    """Say whether an index is the record's, and not an older copy; the last batch may be one that was cut off."""
-    if known is None:
-        return manifest.generation == 0
-    return manifest.id == known.id and manifest.generation - known.generation in {0, 1}
+        return manifest
+    # A batch that the record does not know of is done again.
+    return replace(manifest, generation=known.generation)

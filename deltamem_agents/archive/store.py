@@ -160,7 +160,11 @@ class MemoryStore(BaseStore):
         """Compare the vector index with the record."""
         engine, vectors = self._parts()
         indexer = vectors.indexer
-        return compare(engine, indexer.chroma if indexer else None, str(vectors.fault) if vectors.fault else None)
+        if indexer is not None:
+            with indexer.paused():
+                return compare(engine, indexer.chroma)
+        fault = vectors.fault or "it is not open"
+        return compare(engine, None, None if vectors.place is None else str(fault))
 
     def sweep_ttl(self) -> int:
         """Delete every item and record that has expired; return how many there were."""

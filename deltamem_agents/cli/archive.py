@@ -116,7 +116,7 @@ def verify(db: Database = None, index: Index = None, as_json: AsJson = False) ->
 @archive.command(epilog="Example: deltamem archive rebuild --index archive.index")
 def rebuild(db: Database = None, index: Index = None, embeddings: Embeddings = None, as_json: AsJson = False) -> None:
     """Make the vector index anew from the record."""
-    from deltamem_agents.archive.vectors import rebuild_at
+    from deltamem_agents.archive.rebuild import rebuild_at
 
     path = archive_index(index)
     if path is None:

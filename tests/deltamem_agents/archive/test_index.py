@@ -4,7 +4,10 @@ import logging
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from backbone import ConfigError
+from deltamem_agents.archive import indexer, vectors, writes
 from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import EmbeddingError, IndexBusyError, IndexMismatchError, VectorIndexError
 from deltamem_agents.archive.indexer import Indexer
+from deltamem_agents.archive.records import namespace_key
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
 
@@ -27,13 +32,12 @@ import os, shutil, signal, sys
 from pathlib import Path
 from unittest.mock import patch
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from deltamem_agents.archive import directory, indexer, record_store, writes
+from deltamem_agents.archive import indexer, writes
 from deltamem_agents.archive.chroma_process import ChromaProcess
 from deltamem_agents.archive.directory import IndexDirectory
 from deltamem_agents.archive.store import MemoryStore
 
 root, NS = Path(sys.argv[1]), ("user", "ann")
-directory.probe = lambda folder: None  # each look would start an interpreter of its own
 
 def store(folder):
     made = MemoryStore(f"sqlite:///{folder}/a.sqlite", folder / "index", DeterministicFakeEmbedding(size=4))
@@ -335,6 +339,119 @@ def test_chroma_may_fail_at_any_call(open_store: Callable[..., MemoryStore], mon
     monkeypatch.setattr(store.vectors.indexer.chroma, "query", broken)  # type: ignore[union-attr]
     assert found(store, "number2") == ["fact number2"]
     assert store.vectors.fault is not None
+
+
+def test_texts_that_a_model_refuses_hold_nothing_up(
+    open_store: Callable[..., MemoryStore], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More refused texts than a batch has, all before the others: `flush` raises, and the others are in the index."""
+    monkeypatch.setattr(indexer, "BATCH", 4)
+    store = open_store()
+    model.fails = lambda text: "bad" in text
+    store.records.add_all(NS, [NewRecord(f"bad {number}") for number in range(6)])
+    store.records.add_all(NS, [NewRecord(f"fact number{number}") for number in range(3)])
+    for _ in range(2):
+        with pytest.raises(EmbeddingError, match="the provider is down"):
+            store.flush()
+        assert (store.verify().vectors, store.verify().pending) == (3, 6)
+    assert isinstance(store.vectors.indexer, Indexer)
+    generation = store.vectors.indexer.manifest.generation
+    with pytest.raises(EmbeddingError):
+        store.flush()
+    assert store.vectors.indexer.manifest.generation == generation
+    model.fails = lambda text: False
+    store.flush()
+    assert (store.verify().vectors, store.verify().pending, store.verify().ok) == (9, 0, True)
+
+
+def test_a_rebuild_that_fails_leaves_the_index_as_it_was(open_store: Callable[..., MemoryStore], model: Model) -> None:
+    """The old vectors are searched again, and what is written goes into them."""
+    store = open_store()
+    fill(store)
+    store.flush()
+    model.fails = lambda text: True
+    with pytest.raises(EmbeddingError):
+        store.rebuild()
+    model.fails = lambda text: False
+    assert (store.vectors.fault, store.verify().ok, store.verify().vectors) == (None, True, 5)
+    store.records.add(NS, NewRecord("one more"))
+    store.flush()
+    assert store.recall(NS, "one more")[0].meaning == pytest.approx(1, abs=1e-5)
+
+
+def test_without_embeddings_an_index_is_not_verified(
+    open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that cannot be opened is never said to be well."""
+    monkeypatch.setattr("deltamem_agents.archive.store.resolve_embeddings", lambda embeddings: None)
+    report = open_store().verify()
+    assert (report.ok, report.fault) == (False, "it is not open")
+
+
+def test_a_busy_index_is_used_when_it_is_free(
+    open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who finds a directory taken owns it as soon as the first owner has closed it."""
+    monkeypatch.setattr(vectors, "_RETRY_SECONDS", 0.1)
+    owner, other = open_store(), open_store()
+    assert isinstance(other.vectors.fault, IndexBusyError)
+    owner.close()
+    fill(other)
+    other.flush()
+    end = time.monotonic() + PATIENCE_SECONDS
+    while other.vectors.fault is not None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert other.recall(NS, "fact number2")[0].meaning == pytest.approx(1, abs=1e-5)
+    assert other.verify().ok
+
+
+def test_flush_keeps_to_its_time(open_store: Callable[..., MemoryStore], model: Model) -> None:
+    """A provider that hangs holds up the index, and not who waits for it."""
+    store, answers = open_store(), threading.Event()
+    model.fails = lambda text: not answers.wait(PATIENCE_SECONDS)
+    fill(store, 1)
+    with pytest.raises(VectorIndexError, match="in time"):
+        store.flush(0.2)
+    answers.set()
+    store.flush()
+    assert store.verify().vectors == 1
+
+
+def test_failed_acknowledgements_spoil_no_index(
+    open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the record cannot be told of a batch, the index is the one that it knows."""
+    store = open_store()
+    fill(store)
+
+    def broken(*args: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(indexer, "acknowledge", broken)
+        store.put(("notes",), "k", {"text": "an item"})
+        for _ in range(3):
+            with pytest.raises(OSError, match="disk full"):
+                store.flush()
+        store.close()
+    store = open_store()
+    assert store.vectors.fault is None
+    store.flush()
+    assert (store.verify().ok, store.verify().vectors) == (True, 6)
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_rebuild_drops_no_write_that_it_has_not_seen(open_store: Callable[..., MemoryStore]) -> None:
+    """A write that was numbered before others and is committed after them reaches the index."""
+    store = open_store()
+    store.vectors._stop_feeding()  # or the outbox might be empty when the rebuild begins
+    late = store.engine.connect()
+    writes.add(late, namespace_key(("user", "bob")), [NewRecord("late")], datetime.now(UTC))
+    store.records.add(NS, NewRecord("early"))
+    assert store.rebuild(lambda done, total: late.commit()) == 1
+    late.close()
+    store.flush()
+    assert (store.verify().ok, store.verify().vectors) == (True, 2)
 
 
 @pytest.mark.slow
