@@ -1,34 +1,25 @@
 """Keep records in SQL: every write is one transaction, and every call names its namespace."""
 
 import builtins
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.approval import approve, quarantine, reject
-from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database, read_snapshot
+from deltamem_agents.archive.audited_database import AuditedDatabase
+from deltamem_agents.archive.database import empty_log
 from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
-from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, rejections, unlogged
+from deltamem_agents.archive.logged import EXPIRED, by_program, log_added
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import (
-    Action,
-    AuditEntry,
     AuditEvent,
-    AuditHead,
-    AuditReport,
     append,
-    append_all,
-    newest_entries,
-    verify,
 )
 from deltamem_agents.policy.trust import QUARANTINED
 from deltamem_agents.tracing import observed
@@ -39,38 +30,12 @@ _EVERY = RecordFilter()
 _SHORTEST_ID = 4
 
 
-class RecordStore:
+class RecordStore(AuditedDatabase):
     """Hold verbatim texts, once per namespace, with their versions and times to live.
 
     An id that a method has returned can be read from then on by every process, or the method has raised. Threads may
     share a store; after a fork, open another one.
     """
-
-    def __init__(self, engine: Engine) -> None:
-        """Take an engine that `open_database` has opened; `close` closes it."""
-        self._engine = engine
-
-    @classmethod
-    def from_url(cls, database_url: str) -> Self:
-        """Open sqlite:///file or postgresql://…; raises ConfigError and ArchiveError as `open_database` does."""
-        return cls(open_database(database_url))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._engine.connect().execution_options(**READ_ONLY) as connection:
-            yield connection
 
     def add(self, namespace: Namespace, new: NewRecord) -> Record:
         """Store a text unless the namespace holds it already, and return the record that holds it.
@@ -211,47 +176,6 @@ class RecordStore:
         led = select(messages.c.record).where(messages.c.namespace == namespace_key(namespace), said)
         chosen = self._condition(namespace, RecordFilter(tags=(QUARANTINED,))) & records.c.id.in_(led)
         return self._select(select(records).where(chosen).order_by(records.c.position))
-
-    def rejected(self, namespace: Namespace, thread: str) -> set[str | None]:
-        """Return the digests of the texts that were rejected in a thread."""
-        with self._reading() as connection:
-            return {entry.record_digest for entry in rejections(connection, namespace, thread)}
-
-    def rejected_messages(self, namespace: Namespace, thread: str) -> set[str]:
-        """Return the ids of the messages of a thread that were rejected."""
-        with self._reading() as connection:
-            return {str(entry.detail["message"]) for entry in rejections(connection, namespace, thread)}
-
-    def audit_new(self, namespace: Namespace, events: Sequence[AuditEvent]) -> None:
-        """Append events about messages, except those that the log has of the same message and for the same reason."""
-        if events:
-            with self._engine.begin() as connection:
-                append_all(connection, namespace, unlogged(connection, namespace, events))
-
-    def audit(self, namespace: Namespace, event: AuditEvent) -> AuditEntry:
-        """Append an event to a namespace's audit log, in a transaction of its own."""
-        with self._engine.begin() as connection:
-            return append(connection, namespace, event)
-
-    def audit_all(self, namespace: Namespace, events: Sequence[AuditEvent]) -> builtins.list[AuditEntry]:
-        """Append events in their order, all or none."""
-        with self._engine.begin() as connection:
-            return append_all(connection, namespace, events)
-
-    def audit_entries(
-        self, namespace: Namespace, *, action: Action | None = None, thread: str | None = None, limit: int = 100
-    ) -> builtins.list[AuditEntry]:
-        """Return the newest entries of a namespace's audit log first; raises AuditError for one that is unreadable."""
-        with self._reading() as connection:
-            return newest_entries(connection, namespace, action=action, thread=thread, limit=limit)
-
-    def verify_audit(self, namespace: Namespace | None = None, *, noted: Sequence[AuditHead] = ()) -> AuditReport:
-        """Find what was changed, removed, reordered or truncated in one namespace's audit log, or in all of them.
-
-        noted: heads of earlier reports, kept elsewhere; see `deltamem_agents.audit.verify`.
-        """
-        with read_snapshot(self._engine) as connection:
-            return verify(connection, namespace, noted=noted)
 
     def _erased(self, gone: int) -> int:
         if gone:
