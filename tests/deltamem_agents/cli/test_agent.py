@@ -45,7 +45,7 @@ def test_every_option_is_explained() -> None:
             assert option in shown
 
 
-@pytest.mark.parametrize(("command", "name"), zip(("coding", "data"), EXAMPLES, strict=True))
+@pytest.mark.parametrize(("command", "name"), [("coding", EXAMPLES[0]), ("data", EXAMPLES[1])])
 def test_a_folder_runs_with_the_options_of_the_command(command: str, name: str) -> None:
     """`python -m` of an example takes what `deltamem agent` takes, with the same explanations."""
     folder = typer.Typer()
