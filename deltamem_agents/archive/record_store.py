@@ -107,7 +107,8 @@ class RecordStore(AuditedDatabase):
             raise RecordNotFoundError(f"{name!r} is part of {len(ids)} ids of the namespace; give more of the id")
         if not ids:
             raise RecordNotFoundError(f"the namespace holds no record {name!r}")
-        return ids[0]
+        found: str = ids[0]
+        return found
 
     def list(
         self, namespace: Namespace, chosen: RecordFilter = _EVERY, *, limit: int = 100, offset: int = 0

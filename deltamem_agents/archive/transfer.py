@@ -124,7 +124,7 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
     if key != fields["namespace"]:
         raise ValueError(f"{fields['namespace']!r} is no namespace")
     times = {column.name for column in table.c if isinstance(column.type, UtcTime)}
-    row = {
+    row: dict[str, Any] = {
         name: from_microseconds(value) if name in times and value is not None else value
         for name, value in fields.items()
     }
