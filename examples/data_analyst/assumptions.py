@@ -149,11 +149,12 @@ def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
 
     No tool takes a unit, so this is how to read the numbers, and not what a call was told.
     """
-    said = [m.text for m in prompt.messages if isinstance(m, HumanMessage) and not recalled_text([m])]
+    said = [str(m.text) for m in prompt.messages if isinstance(m, HumanMessage) and not recalled_text([m])]
     for text in reversed(said):
         if (unit := _unit_in(text)) and prompt.has(text):
             return Assumption("unit", unit, "this message" if text is said[-1] else "the prompt")
-    for citation, day, text in sorted(_passages(prompt.recalled), key=lambda passage: passage[1], reverse=True):
+    quoted = _passages(recalled_text(prompt.messages))
+    for citation, day, text in sorted(quoted, key=lambda passage: passage[1], reverse=True):
         if text.startswith("user: ") and (unit := _unit_in(text)):
             return Assumption("unit", unit, "a cited record", citation, day)
     words = f"currency unit {_MEASURED.replace('|', ' ')}"
