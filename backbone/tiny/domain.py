@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["ACTIONS", "ATTRIBUTES", "Action", "Attribute", "attribute"]
+__all__ = ["ATTRIBUTES", "Attribute", "attribute"]
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,6 @@ class Attribute:
     values: tuple[str, ...]
     statements: tuple[str, ...]
     questions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Action:
-    """Describe a request that needs a tool call whose argument depends on a stated attribute."""
-
-    attribute: str
-    requests: tuple[str, ...]
-    tool: str
-    argument: str
-    report: str
-    copied: str | None = None
 
 
 def _attribute(names: str, values: str, statements: str, questions: str) -> Attribute:
@@ -188,53 +176,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "150|200|250|300|350|400|450|500|550|600|650|700|750|800|900|1000",
         "Sample {v} rows.|Draw {v} rows for each run.|Work with {v} rows at a time.",
         "How many rows do we sample?|How many rows do we work with?",
-    ),
-)
-
-ACTIONS: tuple[Action, ...] = (
-    Action(
-        "test command",
-        ("Run the tests.", "Please run the tests.", "Test the project now.", "Can you run our tests?"),
-        "run_command",
-        "command",
-        "I ran {v}.",
-    ),
-    Action(
-        "lint command",
-        ("Run the linter.", "Please lint the code.", "Lint the project now."),
-        "run_command",
-        "command",
-        "I ran {v}.",
-    ),
-    Action(
-        "build command",
-        ("Build the project.", "Please build it now.", "Start the build."),
-        "run_command",
-        "command",
-        "I ran {v}.",
-    ),
-    Action(
-        "format command",
-        ("Format the code.", "Please format everything.", "Format the project now."),
-        "run_command",
-        "command",
-        "I ran {v}.",
-    ),
-    Action(
-        "chart type",
-        ("Plot the {c} column.", "Draw the {c} column.", "Show me {c} in a figure."),
-        "plot",
-        "kind",
-        "I plotted {c} as a {v} chart.",
-        "column",
-    ),
-    Action(
-        "missing value rule",
-        ("Summarize the {c} column.", "Describe {c} for me.", "Give me a summary of {c}."),
-        "summarize",
-        "missing",
-        "I summarized {c} with {v}.",
-        "column",
     ),
 )
 

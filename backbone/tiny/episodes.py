@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backbone.tiny.domain import ACTIONS, ATTRIBUTES, Action, Attribute, attribute
-from backbone.tiny.noise import COLUMNS, Message, assistant, noise_segment, tool_call, user
+from backbone.tiny.actions import ACTION_COLUMNS, ACTIONS, Action
+from backbone.tiny.domain import ATTRIBUTES, Attribute, attribute
+from backbone.tiny.noise import Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.phrasing import PLAIN_REPLIES, RESULTS, SYSTEMS, answer_text, question_text, statement
-from backbone.tiny.toolset import DOMAIN_TOOLS, Schema, generic_tool_exchange, json_exchange
+from backbone.tiny.toolset import TOOLSETS, Schema, generic_tool_exchange, json_exchange, tool_names
 
 __all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "generate_episode", "retold"]
 
@@ -48,7 +49,8 @@ class EpisodeOptions:
     """Set the size and the kind of an episode.
 
     noise: number of unrelated exchanges. acting_facts: how many facts, at least, are such that actions depend on them;
-    only where there are tools.
+    only where there are tools. value_first_share: of the statements, in phrasings that name the value before what it is
+    the value of, beyond those that are so anyway.
     """
 
     facts: int
@@ -62,6 +64,7 @@ class EpisodeOptions:
     group_share: float = 0.15
     plain_reply_share: float = 0.25
     acting_facts: int = 0
+    value_first_share: float = 0.0
     behind: bool = False
     held_out: bool = False
 
@@ -70,10 +73,15 @@ def _acknowledge(facts: Sequence[tuple[Attribute, str]]) -> str:
     return "Noted: " + "; ".join(f"the {item.names[0]} is {value}" for item, value in facts) + "."
 
 
+def _first(rng: random.Random, options: EpisodeOptions) -> bool:
+    return bool(options.value_first_share) and rng.random() < options.value_first_share
+
+
 def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], options: EpisodeOptions) -> list[Turn]:
     """Return one exchange in which the user states `facts`."""
     text = " ".join(
-        statement(rng, item, value, update=update, held_out=options.held_out) for item, value, update in facts
+        statement(rng, item, value, update=update, held_out=options.held_out, value_first=_first(rng, options))
+        for item, value, update in facts
     )
     told = tuple((item.names[0], value) for item, value, _ in facts)
     if rng.random() < options.plain_reply_share:
@@ -84,8 +92,8 @@ def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], o
     return [Turn(user(text), "fact", facts=told), reply]
 
 
-def _noise(rng: random.Random, *, tools: bool) -> list[Turn]:
-    messages = noise_segment(rng, tools=tools)
+def _noise(rng: random.Random, tools: frozenset[str]) -> list[Turn]:
+    messages = noise_segment(rng, tools)
     return [Turn(message, "noise", trained=message["role"] == "assistant") for message in messages]
 
 
@@ -110,7 +118,7 @@ def _events(
 
 
 def _history(
-    rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute], *, tools: bool
+    rng: random.Random, options: EpisodeOptions, chosen: Sequence[Attribute], tools: frozenset[str]
 ) -> tuple[list[Turn], dict[str, str]]:
     values: dict[str, str] = {}
     blocks: list[list[Turn]] = []
@@ -119,7 +127,7 @@ def _history(
         values.update({item.names[0]: value for item, value, _ in group})
     for _ in range(options.noise):
         at = len(blocks) if options.behind else rng.randrange(len(blocks) + 1)
-        blocks.insert(at, _noise(rng, tools=tools))
+        blocks.insert(at, _noise(rng, tools))
     return [turn for block in blocks for turn in block], values
 
 
@@ -130,7 +138,7 @@ def _question(rng: random.Random, item: Attribute, value: str | None) -> tuple[T
 
 
 def _action(rng: random.Random, action: Action, value: str | None) -> tuple[Turn, ...]:
-    column = rng.choice(COLUMNS)
+    column = rng.choice(ACTION_COLUMNS)
     request = Turn(user(rng.choice(action.requests).format(c=column)), "ask")
     if value is None:
         return request, Turn(assistant(answer_text(action.attribute, None)), "answer", trained=True)
@@ -141,10 +149,11 @@ def _action(rng: random.Random, action: Action, value: str | None) -> tuple[Turn
     return request, Turn(call, "answer", trained=True), Turn(result, "after"), Turn(done, "after", trained=True)
 
 
-def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], *, tools: bool) -> Query:
+def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], tools: frozenset[str]) -> Query:
     unknown = rng.random() < options.unknown_share or not values
-    acting = tools and rng.random() < options.action_share
-    candidates: list[Any] = [a for a in ACTIONS if (a.attribute in values) != unknown] if acting else []
+    acting = bool(tools) and rng.random() < options.action_share
+    possible = [action for action in ACTIONS if action.tool in tools] if acting else []
+    candidates: list[Any] = [a for a in possible if (a.attribute in values) != unknown]
     if not candidates:
         acting, candidates = False, [a for a in ATTRIBUTES if (a.names[0] in values) != unknown]
     picked = rng.choice(candidates)
@@ -185,7 +194,7 @@ def retold(rng: random.Random, query: Query) -> tuple[list[Turn], Query]:
 def _toolset(rng: random.Random, options: EpisodeOptions) -> tuple[Schema, ...]:
     if rng.random() >= options.tools_share:
         return ()
-    tools = list(DOMAIN_TOOLS)
+    tools = list(rng.choice(TOOLSETS))
     rng.shuffle(tools)
     return tuple(tools)
 
@@ -201,9 +210,10 @@ def _generic(rng: random.Random) -> Episode:
     return Episode(system, tuple(schemas), turns, ())
 
 
-def _chosen(rng: random.Random, facts: int, acting: int) -> list[Attribute]:
-    """Return the attributes that an episode states, `acting` of them such that actions depend on them."""
-    needed = [attribute(action.attribute) for action in rng.sample(ACTIONS, min(acting, facts))] if acting else []
+def _chosen(rng: random.Random, facts: int, acting: int, tools: frozenset[str]) -> list[Attribute]:
+    """Return the attributes that an episode states, `acting` of them such that calls of `tools` depend on them."""
+    possible = [action for action in ACTIONS if action.tool in tools] if acting else []
+    needed = [attribute(action.attribute) for action in rng.sample(possible, min(acting, facts, len(possible)))]
     chosen = [*needed, *rng.sample([item for item in ATTRIBUTES if item not in needed], facts - len(needed))]
     if needed:
         rng.shuffle(chosen)
@@ -215,8 +225,9 @@ def generate_episode(rng: random.Random, options: EpisodeOptions, *, generic_sha
     if rng.random() < generic_share:
         return _generic(rng)
     tools = _toolset(rng, options)
-    chosen = _chosen(rng, options.facts, options.acting_facts if tools else 0)
-    history, values = _history(rng, options, chosen, tools=bool(tools))
-    queries = tuple(_query(rng, options, values, tools=bool(tools)) for _ in range(options.queries))
+    names = tool_names(tools)
+    chosen = _chosen(rng, options.facts, options.acting_facts, names)
+    history, values = _history(rng, options, chosen, names)
+    queries = tuple(_query(rng, options, values, names) for _ in range(options.queries))
     system = rng.choice(SYSTEMS) if rng.random() < 0.5 else None
     return Episode(system, tools, tuple(history), queries)

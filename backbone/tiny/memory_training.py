@@ -16,13 +16,21 @@ from backbone.tiny.episodes import Episode, EpisodeOptions, Query, Turn, generat
 from backbone.tiny.gates import gate_logits, gate_loss
 from backbone.tiny.noise import noise_segment
 from backbone.tiny.pretrain import PretrainOptions, Report, exact_answers, training_batch, weighted_loss
+from backbone.tiny.toolset import tool_names
 
 __all__ = ["MemoryTrainingOptions", "answer_from_state", "train_memory", "write_history"]
 
 PASS_TOKENS = 512  # what one pass of the window sees, as in use
 IN_PROMPT = 0.2  # the share of mixed lessons in which nothing has left the prompt
 SHOWN = PretrainOptions(
-    other_weight=0.0, action_share=0.5, plain_reply_share=0.4, acting_facts=3, widths=(384, 512, 768), curriculum=False
+    other_weight=0.0,
+    action_share=0.5,
+    plain_reply_share=0.4,
+    acting_facts=3,
+    value_first_share=0.2,
+    generic_share=0.35,
+    widths=(512, 768),
+    curriculum=False,
 )
 
 
@@ -66,9 +74,10 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             tools_share=float(rng.random() < 0.25),
             action_share=0.6,
             acting_facts=2,
-            unknown_share=0.25,
+            unknown_share=0.3,
             update_share=0.25,
             plain_reply_share=0.25,
+            value_first_share=0.15,
         )
     first = progress < options.easy
     return EpisodeOptions(
@@ -88,7 +97,7 @@ def _question_row(
     """Return what the prompt holds when the history has left it: system, the newest exchanges, the question."""
     row = system_row(tokenizer, episode)
     for _ in range(tail):
-        messages = noise_segment(rng, tools=bool(episode.tools))
+        messages = noise_segment(rng, tool_names(episode.tools))
         add_turns(row, tokenizer, [Turn(message, "noise") for message in messages])
     if tail and rng.random() < 0.2:
         telling, query = retold(rng, query)

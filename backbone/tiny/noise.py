@@ -23,37 +23,11 @@ MODULES = (
     "config", "metrics", "queue", "report", "schema", "planner", "uploader", "tracker", "views",
 )  # fmt: skip
 VERBS = (
-    "get",
-    "load",
-    "save",
-    "parse",
-    "check",
-    "merge",
-    "split",
-    "build",
-    "send",
-    "read",
-    "count",
-    "find",
-    "make",
-    "open",
-)
+    "get", "load", "save", "parse", "check", "merge", "split", "build", "send", "read", "count", "find", "make", "open",
+)  # fmt: skip
 NOUNS = (
-    "user",
-    "item",
-    "row",
-    "page",
-    "file",
-    "key",
-    "order",
-    "token",
-    "event",
-    "record",
-    "value",
-    "path",
-    "name",
-    "query",
-)
+    "user", "item", "row", "page", "file", "key", "order", "token", "event", "record", "value", "path", "name", "query",
+)  # fmt: skip
 COLUMNS = (
     "price", "income", "age", "score", "weight", "height", "rating", "sales", "profit", "cost", "demand", "clicks",
     "revenue", "volume", "duration", "distance", "speed", "humidity", "pressure", "salary",
@@ -197,21 +171,75 @@ def _rename(rng: random.Random) -> list[Message]:
     return [user(f"Rename {old} to {new} in {module}.py."), assistant(f"Renamed {old} to {new}.")]
 
 
-def _read(rng: random.Random) -> list[Message]:
+def _path(rng: random.Random) -> str:
     folder = rng.choice(("src", "app", "lib", "docs", "data"))
-    path = f"{folder}/{rng.choice(MODULES)}.{rng.choice(('py', 'log', 'csv', 'md'))}"
+    return f"{folder}/{rng.choice(MODULES)}.{rng.choice(('py', 'log', 'csv', 'md'))}"
+
+
+def _used(request: str, name: str, arguments: Mapping[str, Any], result: str, reply: str) -> list[Message]:
+    """Return an exchange in which the user's words fill the arguments of a tool."""
+    output = {"role": "tool", "tool_call_id": "call_0", "content": result}
+    return [user(request), tool_call(name, arguments), output, assistant(reply)]
+
+
+def _read(rng: random.Random) -> list[Message]:
+    path = _path(rng)
     request = rng.choice(("Read {p}.", "Open {p}.", "Show me {p}.", "Look into {p}.")).format(p=path)
     text, _ = _content(rng)
-    result = {"role": "tool", "tool_call_id": "call_0", "content": text}
-    return [user(request), tool_call("read_file", {"path": path}), result, assistant(f"I have read {path}.")]
+    return _used(request, "read_file", {"path": path}, text, f"I have read {path}.")
+
+
+def _list(rng: random.Random) -> list[Message]:
+    folder = rng.choice(("src", "app", "lib", "docs", "data", "tests", "tools", "scripts", "."))
+    request = rng.choice(("List the files in {f}.", "What is in {f}?", "Which files are in {f}?")).format(f=folder)
+    names = "\n".join(f"{name}.py" for name in rng.sample(MODULES, rng.randrange(1, 5)))
+    return _used(request, "list_files", {"folder": folder}, names, f"I have listed {folder}.")
+
+
+def _search(rng: random.Random) -> list[Message]:
+    text = rng.choice((f"{rng.choice(VERBS)}_{rng.choice(NOUNS)}", rng.choice(NOUNS), rng.choice(MODULES), "TODO"))
+    request = rng.choice(("Search for {t}.", "Where is {t} used?", "Find {t} in the project.")).format(t=text)
+    found = "\n".join(f"{_path(rng)}:{rng.randrange(1, 300)}: {text}" for _ in range(rng.randrange(4)))
+    return _used(request, "search_files", {"text": text}, found or "nothing found", f"I searched for {text}.")
+
+
+def _write(rng: random.Random) -> list[Message]:
+    path = rng.choice((_path(rng), f"{rng.choice(('notes', 'todo', 'readme', 'changes'))}.{rng.choice(('md', 'txt'))}"))
+    text = rng.choice(
+        (
+            f"{rng.choice(VERBS)} the {rng.choice(NOUNS)}",
+            f"# {rng.choice(VERBS)} {rng.choice(NOUNS)}",
+            f"{rng.choice(MODULES)} is done",
+            f"fix {rng.choice(MODULES)}",
+            rng.choice(NOUNS),
+        )
+    )
+    request = rng.choice(("Write '{t}' to {p}.", "Save '{t}' in {p}.", "Put '{t}' into {p}.")).format(t=text, p=path)
+    declined = rng.random() < 0.25
+    result = "declined by the user" if declined else f"wrote {len(text)} characters"
+    reply = f"I did not write {path}." if declined else f"I wrote {path}."
+    return _used(request, "write_file", {"path": path, "content": text}, result, reply)
+
+
+def _profile(rng: random.Random) -> list[Message]:
+    request = rng.choice(("Profile the table.", "Give me an overview of the data.", "What does the table look like?"))
+    return _used(request, "profile", {}, _table(rng), "I have profiled the table.")
 
 
 _PLAIN: tuple[Callable[[random.Random], list[Message]], ...] = (_paste, _chat, _rename)
 _PLAIN_WEIGHTS = (0.6, 0.25, 0.15)
+_WITH_TOOLS: Mapping[str, Callable[[random.Random], list[Message]]] = {
+    "read_file": _read,
+    "list_files": _list,
+    "search_files": _search,
+    "write_file": _write,
+    "profile": _profile,
+}
 
 
-def noise_segment(rng: random.Random, *, tools: bool) -> list[Message]:
-    """Return the messages of one unrelated exchange; with `tools`, some of them call a tool."""
-    if tools and rng.random() < 0.4:
-        return _read(rng)
+def noise_segment(rng: random.Random, tools: frozenset[str] = frozenset()) -> list[Message]:
+    """Return the messages of one unrelated exchange; some of them call one of `tools`, named, where there are any."""
+    usable = [exchange for name, exchange in _WITH_TOOLS.items() if name in tools]
+    if usable and rng.random() < 0.4:
+        return rng.choice(usable)(rng)
     return rng.choices(_PLAIN, _PLAIN_WEIGHTS)[0](rng)

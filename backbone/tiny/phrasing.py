@@ -24,6 +24,13 @@ STATEMENTS = (
     "{a}: {v}", "Set the {a} to {v}.", "We decided that the {a} will be {v}.", "Keep in mind that {v} is our {a}.",
     "As for the {a}, take {v}.", "{v} is the {a} of this project.",
 )  # fmt: skip
+# The value comes before what it is the value of, most often as the first word of all, where its tokens are others than
+# after a space. All but the last two are for training only: with them, every value is learned in that place, also the
+# values that are kept from training in the last two.
+VALUE_FIRST = (
+    "{v} is our {a}.", "{v} will be the {a}.", "{v} is the {a} here.", "{v} for the {a}, please.",
+    "{v}: that is the {a}.", STATEMENTS[-1], STATEMENTS[-1], STATEMENTS[11],
+)  # fmt: skip
 UPDATES = (
     "Change of plan: the {a} is now {v}.", "We switched the {a} to {v}.", "The {a} has changed to {v}.",
     "Forget the old {a}, it is {v} now.", "Update: the {a} is {v}.", "I changed my mind, the {a} is {v}.",
@@ -42,6 +49,8 @@ PLAIN_REPLIES = ("Noted.", "Okay.", "Understood.", "Sure.")
 RESULTS = (
     "{n} passed in 0.{n}s", "1 failed, {n} passed", "ok", "All checks passed!", "exit code 0", "done in {n} ms",
     "exit code 1\nerror: line {n} is wrong", "{n} files were left unchanged", "Ran {n} tests in 0.0{n}s\n\nOK", "",
+    "mean {n}.5\nmedian {n}\nmissing 0", "mean {n}.25 over {n} rows", "p = 0.{n}\nno difference",
+    "p = 0.00{n}\nthe groups differ", "{n} rows kept", "plot_{n}.png", "F.\nFAIL: test_{n}\nFAILED (failures=1)",
 )  # fmt: skip
 HELD_OUT_SHARE = 8
 
@@ -56,9 +65,22 @@ def answer_text(name: str, value: str | None) -> str:
     return f"The {name} is unknown to me." if value is None else f"The {name} is {value}."
 
 
-def statement(rng: random.Random, item: Attribute, value: str, *, update: bool = False, held_out: bool = False) -> str:
-    """Return a sentence that states `value`, in a phrasing that training has (or, with `held_out`, has never) seen."""
+def statement(
+    rng: random.Random,
+    item: Attribute,
+    value: str,
+    *,
+    update: bool = False,
+    held_out: bool = False,
+    value_first: bool = False,
+) -> str:
+    """Return a sentence that states `value`, in a phrasing that training has (or, with `held_out`, has never) seen.
+
+    value_first: the value comes before what it is the value of; it has to be read backwards.
+    """
     templates = (*UPDATES, *STATEMENTS[:2]) if update else (*STATEMENTS, *item.statements, *item.statements)
+    if value_first and not update:
+        templates = VALUE_FIRST
     fitting = [t for t in templates if is_held_out(item.names[0], value, t) == held_out]
     text = rng.choice(fitting or templates).format(a=rng.choice(item.names), v=value)
     return text[0].upper() + text[1:] if text[0] != value[0] else text

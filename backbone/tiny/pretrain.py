@@ -25,6 +25,8 @@ class PretrainOptions:
 
     other_weight: loss weight of what people and tools say. curriculum: begin with few facts and short texts.
     widths: row lengths to draw from, instead of the usual ones. acting_facts: facts that actions need, where tools are.
+    value_first_share: of the statements, in phrasings that name the value first. generic_share: of the conversations,
+    about tools of other agents. unknown_share: of the requests, about what was never said.
     """
 
     steps: int = 1500
@@ -36,6 +38,9 @@ class PretrainOptions:
     tools_share: float = 0.3
     plain_reply_share: float = 0.25
     acting_facts: int = 0
+    value_first_share: float = 0.0
+    generic_share: float = 0.25
+    unknown_share: float = 0.15
     widths: tuple[int, ...] = ()
     curriculum: bool = True
 
@@ -79,10 +84,12 @@ def _shape(rng: random.Random, width: int, progress: float, options: PretrainOpt
         noise=noise,
         queries=max(4, (width - facts * 30 - noise * 60) // 26),
         recalled_share=0.1,
+        unknown_share=options.unknown_share,
         action_share=options.action_share,
         tools_share=options.tools_share,
         plain_reply_share=options.plain_reply_share,
         acting_facts=options.acting_facts,
+        value_first_share=options.value_first_share,
     )
 
 
@@ -93,7 +100,7 @@ def training_batch(
     if not options.curriculum:
         progress = 0.35 + 0.65 * progress
     width = rng.choice(options.widths) if options.widths else _width(rng, progress)
-    generic = 0.0 if progress < 0.1 else 0.25
+    generic = 0.0 if progress < 0.1 else options.generic_share
     rows: list[Row] = []
     while len(rows) < options.tokens // width:
         row = flat_row(

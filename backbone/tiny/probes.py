@@ -75,7 +75,7 @@ def recall_probe(
     texts = tuple(turn.message["content"] for turn in history if turn.message["content"] not in PLAIN_REPLIES)
     far = 0
     while far < distance:
-        exchange = noise_segment(rng, tools=False)
+        exchange = noise_segment(rng)
         far += sum(count_tokens(message["content"]) for message in exchange)
         messages += exchange
     values = {item: value for turn in history for item, value in turn.facts}

@@ -2,12 +2,12 @@
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backbone.tiny.noise import Message, assistant, tool_call, user
 
-__all__ = ["DOMAIN_TOOLS", "generic_tool_exchange", "json_exchange", "tool_schema"]
+__all__ = ["TOOLSETS", "Schema", "generic_tool_exchange", "json_exchange", "tool_names", "tool_schema"]
 
 Schema = dict[str, Any]
 
@@ -20,12 +20,29 @@ def tool_schema(name: str, description: str, parameters: Mapping[str, str]) -> S
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
 
 
-DOMAIN_TOOLS: tuple[Schema, ...] = (
+_CODING: tuple[Schema, ...] = (
     tool_schema("run_command", "Run a command in the project.", {"command": "string"}),
     tool_schema("read_file", "Read a file of the project.", {"path": "string"}),
+    tool_schema("list_files", "List the files of a folder.", {"folder": "string"}),
+    tool_schema("search_files", "Search the files for a text.", {"text": "string"}),
+    tool_schema("write_file", "Write a file of the project.", {"path": "string", "content": "string"}),
+)
+_DATA: tuple[Schema, ...] = (
     tool_schema("plot", "Plot a column.", {"column": "string", "kind": "string"}),
     tool_schema("summarize", "Summarize a column.", {"column": "string", "missing": "string"}),
+    tool_schema("compare", "Compare a column between the groups.", {"column": "string", "level": "string"}),
+    tool_schema("aggregate", "Average a column.", {"column": "string", "outliers": "string"}),
+    tool_schema("filter_rows", "Keep the rows of one group.", {"group": "string"}),
+    tool_schema("profile", "Describe the table.", {}),
 )
+# What agents of this domain carry: all tools of a coding assistant or of a data analyst, or two of each.
+TOOLSETS: tuple[tuple[Schema, ...], ...] = (_CODING, _DATA, _DATA, (*_CODING[:2], *_DATA[:2]))
+
+
+def tool_names(tools: Sequence[Schema]) -> frozenset[str]:
+    """Return the names of `tools`."""
+    return frozenset(tool["function"]["name"] for tool in tools)
+
 
 _CITIES = ("Paris", "London", "Berlin", "Madrid", "Rome", "Oslo", "Boston", "Tokyo", "Delhi", "Cairo", "Lima",
            "San Francisco", "New York", "Los Angeles", "Chicago", "Seattle", "San Francisco, CA", "Austin, TX",

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from backbone import ConfigError, recall_probe
+from backbone.tiny.actions import ACTIONS
 from backbone.tiny.batches import flat_row, turns_of
-from backbone.tiny.domain import ACTIONS, ATTRIBUTES
+from backbone.tiny.domain import ATTRIBUTES
 from backbone.tiny.episodes import Episode, EpisodeOptions, generate_episode
 from backbone.tiny.phrasing import STATEMENTS, UPDATES, is_held_out
 from backbone.tiny.tokenizer import train_tokenizer
