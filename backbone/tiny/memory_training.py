@@ -40,7 +40,7 @@ class MemoryTrainingOptions:
 
     easy: share of the steps with one or two facts and nothing else. stop: the step to end at, before the step size has
     come down. mixed: lessons with unrelated text and tools, and at times with everything still in the prompt, where the
-    memory must not be in the way.
+    memory must not be in the way. tools_share: of the mixed lessons, with tools and requests that need them.
     """
 
     steps: int = 1000
@@ -52,6 +52,7 @@ class MemoryTrainingOptions:
     easy: float = 0.1
     stop: int | None = None
     mixed: bool = False
+    tools_share: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             rng.choice((0, 0, 2, 4, 8, 12, 20)),
             options.questions,
             behind=rng.random() < 0.5,
-            tools_share=float(rng.random() < 0.25),
+            tools_share=float(rng.random() < options.tools_share),
             action_share=0.6,
             acting_facts=2,
             unknown_share=0.3,
