@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deltamem_agents.cli.options import Adapter, AsJson, Model
+from deltamem_agents.cli.options import Adapter, AsJson, Device, Model
 
 __all__ = ["evaluation"]
 
@@ -19,7 +19,6 @@ Mode = Annotated[
     typer.Option(help="Adapter of the bundled model, in place of --model and --adapter.", show_default="msw"),
 ]
 Revision = Annotated[str | None, typer.Option(help="Version of --model on the hub.")]
-Device = Annotated[str | None, typer.Option(help="Where torch runs the model, such as cuda.", show_default="cpu")]
 Threads = Annotated[int, typer.Option(min=2, help="Conversations to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
 WithArchive = Annotated[bool, typer.Option("--archive", help="Ask with an archive of each conversation as well.")]

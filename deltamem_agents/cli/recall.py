@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from backbone import ConfigError
+from deltamem_agents.cli.options import settings_now
 from deltamem_agents.cli.progress import quiet_loading
 from deltamem_agents.evaluation.recall import RecallOptions, run_recall
-from deltamem_agents.settings import Settings
 
 __all__ = ["print_recall"]
 
@@ -35,25 +35,26 @@ def print_recall(
     model: str | None,
     adapter: str | None,
     revision: str | None,
+    device: str | None,
     as_json: bool,
     **measured: Any,
 ) -> None:
     """Measure recall as RecallOptions has it, and print the figures to stdout.
 
-    mode: a bundled adapter in place of model, adapter and revision; what of these is None comes from the settings.
+    mode: a bundled adapter in place of model, adapter and revision; what of these, or device, is None comes from the settings.
 
     Raises:
         ConfigError: a mode beside a model or an adapter, or more facts than there are attributes.
         AdapterError: the model has no such adapter.
     """
     if mode is None:
-        settings = Settings()
-        model, adapter = model or settings.model, adapter or settings.adapter
+        chosen = settings_now(model=model, adapter=adapter, revision=revision, device=device)
+        model, adapter, revision, device = chosen.model, chosen.adapter, chosen.revision, chosen.device
     elif model or adapter or revision:
         raise ConfigError(
             "--mode names an adapter of the bundled model; leave it out with --model, --adapter, --revision"
         )
-    options = RecallOptions(model=model, adapter=mode or adapter, revision=revision, **measured)
+    options = RecallOptions(model=model, adapter=mode or adapter, revision=revision, device=device, **measured)
     quiet_loading()
     figures = run_recall(options)
     if as_json:

