@@ -41,7 +41,8 @@ def print_recall(
 ) -> None:
     """Measure recall as RecallOptions has it, and print the figures to stdout.
 
-    mode: a bundled adapter in place of model, adapter and revision; what of these, or device, is None comes from the settings.
+    mode: a bundled adapter in place of model, adapter and revision; what of these, and of device, is None comes from
+    the settings.
 
     Raises:
         ConfigError: a mode beside a model or an adapter, or more facts than there are attributes.
