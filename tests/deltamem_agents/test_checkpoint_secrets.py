@@ -265,7 +265,7 @@ def test_new_files_are_their_owners_only(tmp_path: Path, caplog: pytest.LogCaptu
 def test_a_key_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pycryptodome the error names the extra, before a database is opened."""
     monkeypatch.setitem(sys.modules, "Crypto.Cipher", None)
-    with pytest.raises(ConfigError, match=r"deltamem-agents\[aes\]"):
+    with pytest.raises(ConfigError, match=r"\[aes\]"):
         open_checkpointer("memory://", aes_key=KEY)
 
 

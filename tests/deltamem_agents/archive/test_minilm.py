@@ -28,7 +28,7 @@ def test_without_the_extra_there_are_no_default_embeddings(monkeypatch: pytest.M
     """Asking for MiniLM says what to install; asking for nothing gives nothing."""
     monkeypatch.setattr(minilm, "_PACKAGE", "no_such_package")
     assert resolve_embeddings(None) is None
-    with pytest.raises(ConfigError, match=r"deltamem-agents\[minilm\]"):
+    with pytest.raises(ConfigError, match=r"\[minilm\]"):
         MiniLMEmbeddings()
 
 
