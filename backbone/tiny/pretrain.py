@@ -102,7 +102,7 @@ def training_batch(
     width = rng.choice(options.widths) if options.widths else _width(rng, progress)
     generic = 0.0 if progress < 0.1 else options.generic_share
     rows: list[Row] = []
-    while len(rows) < options.tokens // width:
+    while len(rows) < max(1, options.tokens // width):
         row = flat_row(
             tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width
         )

@@ -174,17 +174,17 @@ class Indexer:
         return found
 
     def _apply(self, done: Sequence[Change], vectors: dict[str, Vectors], spaces: set[int]) -> None:
-        gone: dict[int, list[str]] = defaultdict(list)
+        gone: dict[int, dict[str, None]] = defaultdict(dict)  # an entry that was written and deleted comes twice
         here: dict[int, dict[str, Vectors]] = defaultdict(dict)
         for change in done:
             ids = vector_ids(change.entry, change.vectors)
             if change.entry in vectors:
                 here[change.space] |= dict(zip(ids, vectors[change.entry], strict=True))
             else:
-                gone[change.space] += ids
+                gone[change.space] |= dict.fromkeys(ids)
         for space, ids in gone.items():
             if space in spaces:
-                self.chroma.delete(space, ids)
+                self.chroma.delete(space, list(ids))
             else:
                 self.chroma.drop(space)
         for space, found in here.items():

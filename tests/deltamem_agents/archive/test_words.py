@@ -1,6 +1,7 @@
 """Full-text search in the database: terms, postings and BM25, against their plain definitions."""
 
 import math
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -73,9 +74,9 @@ def naive_scores(texts: Sequence[str], groups: Sequence[Sequence[int]], question
 def test_scores_are_those_of_the_definition(store: RecordStore, said: list[Any], question: list[str]) -> None:
     """After any additions and deletions, each field scores as BM25 over the texts left and their neighbours."""
     store.delete(NS, [record.id for record in store.list(NS)])
-    kept = []
+    run, kept = uuid.uuid4().hex, []  # a message is archived once, also where its record was deleted since
     for number, (thread, words, stays) in enumerate(said):
-        named = {} if thread is None else {"thread": thread, "message_id": str(number)}
+        named = {} if thread is None else {"thread": thread, "message_id": f"{run}-{number}"}
         record = store.add(NS, NewRecord(f"{' '.join(words)} _{number}", **named))
         kept += [record] if stays else []
     store.delete(NS, {record.id for record in store.list(NS)} - {record.id for record in kept})  # type: ignore[arg-type]

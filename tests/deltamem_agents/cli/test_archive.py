@@ -10,7 +10,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from deltamem_agents import MemoryStore
-from deltamem_agents.archive import vectors
+from deltamem_agents.archive import rebuild
 from deltamem_agents.archive.embeddings import Embedder
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.cli import main
@@ -112,7 +112,7 @@ def test_verify_and_rebuild(
     status, out, _ = run("verify", "--index", "index", "--json")
     assert (status, json.loads(out)["ok"]) == (1, False)
     assert "set aside" in json.loads(out)["fault"]
-    monkeypatch.setattr(vectors, "resolve_embeddings", lambda name: Embedder(str(name), MODEL))
+    monkeypatch.setattr(rebuild, "resolve_embeddings", lambda name: Embedder(str(name), MODEL))
     assert run("rebuild", "--index", "index", "--embeddings", "p:m") == (0, "4 vectors\n", "")
     assert run("rebuild", "--index", "index", "--json")[1] == '{"vectors": 4}\n'
     status, out, _ = run("verify", "--index", "index")
