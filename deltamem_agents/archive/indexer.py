@@ -182,9 +182,9 @@ class Indexer:
                 here[change.space] |= dict(zip(ids, vectors[change.entry], strict=True))
             else:
                 gone[change.space] |= dict.fromkeys(ids)
-        for space, ids in gone.items():
+        for space, names in gone.items():
             if space in spaces:
-                self.chroma.delete(space, list(ids))
+                self.chroma.delete(space, list(names))
             else:
                 self.chroma.drop(space)
         for space, found in here.items():
