@@ -26,18 +26,20 @@ from deltamem_agents.archive.writes import NewRecord
 NS = ("user", "ann")
 PATIENCE_SECONDS = 300
 
-# Forks a process for every step, kills it there, and lets another one look at what is left.
+# Forks a process for every step, kills it there, and lets another one look at what is left. Chroma runs in the process
+# that is killed, and so ends at the same step; in one of its own it would also finish what it was asked.
 KILLED_AT_EVERY_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
 from unittest.mock import patch
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from deltamem_agents.archive import indexer, writes
-from deltamem_agents.archive.chroma_process import ChromaProcess
+from deltamem_agents.archive import directory, indexer, writes
+from deltamem_agents.archive.chroma import ChromaIndex, open_client
 from deltamem_agents.archive.directory import IndexDirectory
 from deltamem_agents.archive.store import MemoryStore
 
 root, NS = Path(sys.argv[1]), ("user", "ann")
+directory.ChromaProcess = lambda folder: ChromaIndex(open_client(str(folder)))
 
 def store(folder):
     made = MemoryStore(f"sqlite:///{folder}/a.sqlite", folder / "index", DeterministicFakeEmbedding(size=4))
@@ -58,7 +60,7 @@ def work(folder, fatal):
             step()
             return done
         return wrapped
-    for owner, names in ((writes, ["add", "delete_where", "update"]), (ChromaProcess, ["upsert", "delete"]),
+    for owner, names in ((writes, ["add", "delete_where", "update"]), (ChromaIndex, ["upsert", "delete"]),
                          (IndexDirectory, ["write", "new_folder"]), (indexer, ["acknowledge", "remember_index"])):
         for name in names:
             setattr(owner, name, around(getattr(owner, name)))
