@@ -18,7 +18,7 @@ __all__ = ["error_line", "errors_as_lines", "print_error", "progress", "quiet_lo
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function that takes how much is done, and how much there is."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
