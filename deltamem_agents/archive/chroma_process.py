@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from filelock import FileLock
@@ -29,7 +28,6 @@ __all__ = ["ChromaProcess"]
 Vectors = NDArray[np.float32]
 
 _PATIENCE_SECONDS = 120
-_LENGTH = struct.Struct("!Q")
 _AT_ONCE = 4
 _READY = -1
 """The number of the message with which the process says that it has the folder for itself."""
@@ -38,7 +36,8 @@ _READY = -1
 class ChromaProcess:
     """Ask a process that has a Chroma folder open; the methods are those of ChromaIndex, from any thread.
 
-    What the process raises becomes a VectorIndexError; after its end every method raises IndexBrokenError.
+    What the process raises becomes a VectorIndexError. It is ended if it does not answer for two minutes; after its end
+    every method raises IndexBrokenError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,6 +60,8 @@ class ChromaProcess:
             stderr=self._said,
             process_group=0,  # Ctrl-C is meant for this program
         )
+        self._requests = cast("IO[bytes]", self._process.stdin)
+        self._answers = cast("IO[bytes]", self._process.stdout)
         self._reader = threading.Thread(target=self._receive, name="chroma", daemon=True)
         self._reader.start()
         self._check()
@@ -71,9 +72,9 @@ class ChromaProcess:
             return
         # Said, since a fork of this program would keep the pipe open.
         with self._lock, contextlib.suppress(OSError, ValueError):
-            _write(self._sent_to(), None)
+            _write(self._requests, None)
         with contextlib.suppress(OSError):
-            self._sent_to().close()
+            self._requests.close()
         try:
             self._process.wait(_PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -119,14 +120,10 @@ class ChromaProcess:
                 self._ready.result(2 * _PATIENCE_SECONDS)  # it may wait for the folder
             except (IndexBrokenError, TimeoutError) as error:
                 raise IndexUnreachableError(f"Chroma's process could not begin: {error}") from error
-            patience = threading.Timer(_PATIENCE_SECONDS, self._process.kill)
-            patience.start()
             try:
                 self._ask("check")
             except VectorIndexError as error:
                 raise IndexBrokenError(str(error)) from error
-            finally:
-                patience.cancel()
         except BaseException:
             self.close()
             raise
@@ -139,12 +136,17 @@ class ChromaProcess:
             number = next(self._numbers)
             self._waiting[number] = answer
             with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so to everyone who waits
-                _write(self._sent_to(), (number, method, arguments))
-        return answer.result()
+                _write(self._requests, (number, method, arguments))
+        try:
+            return answer.result(_PATIENCE_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            late = f"Chroma did not answer `{method}` within {_PATIENCE_SECONDS} seconds and was ended"
+            raise IndexBrokenError(late) from None
 
     def _receive(self) -> None:
-        with self._process.stdout or contextlib.nullcontext() as answers:
-            while answers is not None and (message := _read(answers)) is not None:
+        with self._answers:
+            while (message := _read(self._answers)) is not None:
                 number, error, value = message
                 answer = self._waiting.pop(number)
                 if error is None:
@@ -162,17 +164,11 @@ class ChromaProcess:
         said = self._said.read().decode(errors="replace").strip().splitlines()
         return said[-1] if code > 0 and said else f"the process that had it open ended with {code}"
 
-    def _sent_to(self) -> IO[bytes]:
-        if self._process.stdin is None:
-            raise RuntimeError("the process was started with a pipe")
-        return self._process.stdin
-
 
 def serve(folder: Path) -> None:
     """Answer requests of the standard input until it ends; raises whatever Chroma raises when it opens the folder."""
+    os.chdir(folder)  # chromadb reads a file .env of the working directory
     # Only this process needs chromadb, which takes seconds to import.
-    # It also reads a file .env where it is imported.
-    os.chdir(folder)
     from deltamem_agents.archive.chroma import ChromaIndex, open_client  # noqa: PLC0415
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -200,20 +196,16 @@ def _answer(index: Any, request: tuple[int, str, Sequence[Any]], answers: IO[byt
 
 
 def _write(stream: IO[bytes], message: object) -> None:
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
+    pickle.dump(message, stream, protocol=pickle.HIGHEST_PROTOCOL)
     stream.flush()
 
 
 def _read(stream: IO[bytes]) -> Any:
     """Return the next message, None where there is none that is whole."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
+    try:
+        return pickle.load(stream)  # noqa: S301 # from this package's own process
+    except (EOFError, pickle.UnpicklingError):
         return None
-    (length,) = _LENGTH.unpack(head)
-    data = stream.read(length)
-    return pickle.loads(data) if len(data) == length else None  # noqa: S301 # from this package's own process
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deltamem_agents.archive import chroma_process
 from deltamem_agents.archive.chroma import ChromaIndex, open_client
 from deltamem_agents.archive.chroma_process import ChromaProcess, _answer, _read
 from deltamem_agents.archive.directory import IndexDirectory, Manifest
@@ -111,6 +112,16 @@ def test_a_process_that_is_gone_is_told(index: ChromaProcess) -> None:
             index.count(1)
     index.close()
     index.close()
+
+
+def test_a_process_that_hangs_is_ended(index: ChromaProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks is told how long Chroma was waited for; afterwards the process is gone."""
+    monkeypatch.setattr(chroma_process, "_PATIENCE_SECONDS", 0.2)
+    os.kill(index._process.pid, signal.SIGSTOP)
+    with pytest.raises(IndexBrokenError, match=r"did not answer `count` within 0\.2 seconds"):
+        index.count(1)
+    with pytest.raises(IndexBrokenError, match="ended with -9"):
+        index.count(1)
 
 
 def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
