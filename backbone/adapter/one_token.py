@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from backbone.adapter.call import MemoryCall, ran_early, ran_twice
 from backbone.adapter.config import Head
@@ -12,7 +13,7 @@ from backbone.adapter.layer import NORM_EPS, LayerMemory
 
 
 class _Layer(NamedTuple):
-    """Hold what a token is read with: columns [d, P], their biases, and states [B·H, r, r], or Sᵀ [r, r] of one."""
+    """Hold what a token is read with: rows [P, d], their biases, and states [B·H, r, r], or [r, r] of one."""
 
     weight: Tensor
     bias: Tensor | None
@@ -43,9 +44,9 @@ class OneToken:
             weight, bias = layer.joined()
             state, rank = states[layer.name], self._rank
             self._layers[layer.name] = _Layer(
-                weight=weight.t() if self._whole else weight[: self._width].t(),
+                weight=weight if self._whole else weight[: self._width],
                 bias=bias if self._whole else None,
-                state=state.reshape(rank, rank).t() if single else state.reshape(-1, rank, rank),
+                state=state.view(rank, rank) if single else state.reshape(-1, rank, rank),
             )
         self._steering = {
             (layer.name, head): layer.steering_weight(head).t() for layer in layers for head in layer.plain_heads
@@ -73,18 +74,20 @@ class OneToken:
         weight = self._steering.get(key)
         if weight is None or out.dtype != torch.float32 or not out.is_contiguous():
             return memory.add(head, reads, out)
-        out.view(-1, out.shape[-1]).addmm_(reads, weight, alpha=self._scale)
+        out.squeeze(1).addmm_(reads, weight, alpha=self._scale)
         return out
 
     def _read(self, name: str, x: Tensor) -> Tensor:
         """Read a layer's state with the token's query; gives [B, H·r]."""
         weight, bias, state = self._layers[name]
-        rows = x.float().reshape(-1, len(weight))
+        rows = x.squeeze(1)
+        if rows.dtype != torch.float32:
+            rows = rows.float()
         if bias is None:
             self.tokens[name] = rows
-            q = torch.mm(rows, weight)
+            q = linear(rows, weight)
         else:
-            self.tokens[name] = projected = torch.addmm(bias, rows, weight)
+            self.tokens[name] = projected = linear(rows, weight, bias)
             q = projected.narrow(1, 0, self._width)
         if self._unit:
             q = q.tanh()
@@ -92,7 +95,7 @@ class OneToken:
                 q = q.view(self._batch, self._heads, self._rank)
             q = q.div_(torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min_(NORM_EPS))
         if state.dim() == 2:
-            reads = torch.mm(q, state)
+            reads = linear(q, state)
         else:
             reads = torch.bmm(state, q.reshape(-1, self._rank, 1)).view(self._batch, -1)
         return reads if self._valid is None else reads.where(self._valid, 0.0)
