@@ -34,6 +34,7 @@ __all__ = ["Turn", "main", "run_unattended"]
 
 _MAX_REPLY_TOKENS = 64
 _RECALL_TOKENS = 128
+_PREFIX_CACHE_BYTES = 64 * 2**20  # so that it is full early, and what grows afterwards is something else
 _THREAD: Any = {"configurable": {"thread_id": "unattended"}}
 _COLUMNS = ("age", "bmi", "bp", "s1", "s5", "progression")
 _FILES = ("app/parser.py", "app/report.py", "data/config.csv")
@@ -207,7 +208,8 @@ def main(
     for agent in _GRAPHS:
         print(f"… {turns} turns of the {agent} agent", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            runs[agent] = run_unattended(agent, ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS), turns, Path(folder))
+            model = ChatDeltaMem(max_tokens=_MAX_REPLY_TOKENS, prefix_cache_bytes=_PREFIX_CACHE_BYTES)
+            runs[agent] = run_unattended(agent, model, turns, Path(folder))
     save_plot(runs, plot)
     if as_json:
         print(json.dumps({agent: [asdict(turn) for turn in run] for agent, run in runs.items()}))
