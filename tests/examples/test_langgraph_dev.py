@@ -1,8 +1,4 @@
-"""LangGraph's development server with the agents of langgraph.json, talked to as its clients do.
-
-The server is no dependency of the project: its newer releases do not go with the versions that are pinned here. These
-tests run where somebody has installed langgraph-cli[inmem].
-"""
+"""LangGraph's development server with the agents of langgraph.json, talked to as its clients do."""
 
 import json
 import os
@@ -17,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("langgraph_cli")
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 600.0

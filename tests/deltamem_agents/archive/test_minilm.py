@@ -9,9 +9,7 @@ import pytest
 from backbone import ConfigError
 from deltamem_agents.archive import minilm
 from deltamem_agents.archive.embeddings import resolve_embeddings
-from deltamem_agents.archive.minilm import MINILM_SHA256, MiniLMEmbeddings, minilm_folder
-
-needs_extra = pytest.mark.skipif(minilm_folder() is None, reason="the extra `minilm` is not installed")
+from deltamem_agents.archive.minilm import MINILM_SHA256, MiniLMEmbeddings
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
@@ -32,7 +30,6 @@ def test_without_the_extra_there_are_no_default_embeddings(monkeypatch: pytest.M
         MiniLMEmbeddings()
 
 
-@needs_extra
 def test_vectors_are_unit_length_and_close_for_close_meanings() -> None:
     """Padding changes nothing, and a paraphrase is nearer than another subject."""
     model = resolve_embeddings(None)
