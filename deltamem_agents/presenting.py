@@ -13,6 +13,8 @@ from deltamem_agents.recalled import CITATION_DIGITS, Passage, Shown
 
 __all__ = ["present_hits", "relevance"]
 
+_UNRELATED = 0.1  # cosine of texts that have nothing to do with each other, about, by all-MiniLM-L6-v2
+
 
 def present_hits(
     policy: PolicyChain,
@@ -46,8 +48,10 @@ def present_hits(
 def relevance(query: str, text: str, meaning: float | None) -> float:
     """Say from 0 to 1 how much a text has to do with a query, whatever else the archive holds.
 
-    It is the greater of their cosine similarity and the share of the query's words that occur in the text.
+    The share s of the query's words that occur in the text and their cosine similarity c are two witnesses, of which
+    one can be enough: 1 - (1 - s)(1 - c), their noisy-or. Where vectors were not searched, c is that of any two texts.
     """
     wanted = set(terms_of(query))
     shared = len(wanted & set(terms_of(text))) / len(wanted) if wanted else 0.0
-    return max(shared, meaning or 0.0)
+    cosine = _UNRELATED if meaning is None else max(0.0, meaning)
+    return 1 - (1 - shared) * (1 - cosine)

@@ -29,7 +29,7 @@ from deltamem_agents.working_memory import WorkingMemory
 
 __all__ = ["DEFAULT_THRESHOLD", "ArchiveRecall", "in_window"]
 
-DEFAULT_THRESHOLD = 0.4
+DEFAULT_THRESHOLD = 0.55
 _SEEN = 50_000
 _COMPARED = 4  # records that a text is compared with
 _COMPARED_WORDS = 400

@@ -4,6 +4,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -35,7 +36,7 @@ class RecallOptions:
     """Set what is measured: facts a thread, unrelated tokens behind them, and how many threads are averaged.
 
     updates: every fact is changed later, and the newest value is asked for. seed draws the conversations. archive: ask
-    with an archive of the thread as well, searched by words; adds the figures "archive only" and "hybrid". model,
+    with an archive of the thread as well; adds the figures "archive only" and "hybrid". model,
     adapter, revision, device: as ChatDeltaMem takes them.
     """
 
@@ -96,10 +97,10 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
     threads = [_read(model, options, number, count_tokens) for number in numbers]
     tallies = {name: _Tally() for name in FIGURES + (ARCHIVE_FIGURES if options.archive else ())}
     leaks, chances = 0, []
+    if options.archive:
+        _ask_with_archives(model, threads, tallies)
     for number in track(range(options.threads), "asking", console=Console(stderr=True), transient=True):
         thread, other = threads[number], threads[(number + 1) % options.threads]
-        if options.archive:
-            _ask_with_archive(model, thread, tallies)
         for question in thread.probe.questions:
             name = "exact_match" if question.told else "never_told"
             leaks += _ask(model, thread, question, thread.memory, tallies[name])
@@ -185,27 +186,34 @@ def _ask(
     return any(text in prompt for text in thread.probe.fact_texts)
 
 
-def _ask_with_archive(model: ChatDeltaMem, thread: _Thread, tallies: dict[str, _Tally]) -> None:
-    """Ask every question with what an archive of the thread recalls: without working memory, and with it."""
+def _ask_with_archives(model: ChatDeltaMem, threads: Sequence[_Thread], tallies: dict[str, _Tally]) -> None:
+    """Ask each thread's questions with what its archive recalls; by meaning too if there are default embeddings."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite") as store,
-        ArchiveRecall(store, namespace=("thread",)) as archive,
+        MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite", Path(folder) / "index") as store,
     ):
-        archive.archive(thread.messages, "thread")
-        archive.flush()
-        window = in_window(thread.messages, thread.memory)
-        for question in thread.probe.questions:
-            asked = [*thread.messages, HumanMessage(question.text, id="question")]
-            shown, _ = archive.with_recalled(asked, in_prompt=window, as_system=True, count_tokens=model.get_num_tokens)
-            memories = {"hybrid" if question.told else "hybrid_never_told": thread.memory}
-            if question.told:
-                memories["archive_only"] = _zeroed(thread.memory)
-            for name, memory in memories.items():
-                with use_memory(memory.to_bytes()):
-                    reply = model.invoke(shown)
-                tallies[name].asked += 1
-                tallies[name].right += is_right(reply.text, question, exact=model.model is None)
+        numbers = track(range(len(threads)), "asking archives", console=Console(stderr=True), transient=True)
+        for number in numbers:
+            with ArchiveRecall(store, namespace=("thread", str(number))) as archive:
+                _ask_with_archive(model, threads[number], archive, tallies)
+
+
+def _ask_with_archive(model: ChatDeltaMem, thread: _Thread, archive: ArchiveRecall, tallies: dict[str, _Tally]) -> None:
+    """Ask every question with what the archive recalls: without working memory, and with it."""
+    archive.archive(thread.messages, "thread")
+    archive.flush()
+    window = in_window(thread.messages, thread.memory)
+    for question in thread.probe.questions:
+        asked = [*thread.messages, HumanMessage(question.text, id="question")]
+        shown, _ = archive.with_recalled(asked, in_prompt=window, as_system=True, count_tokens=model.get_num_tokens)
+        memories = {"hybrid" if question.told else "hybrid_never_told": thread.memory}
+        if question.told:
+            memories["archive_only"] = _zeroed(thread.memory)
+        for name, memory in memories.items():
+            with use_memory(memory.to_bytes()):
+                reply = model.invoke(shown)
+            tallies[name].asked += 1
+            tallies[name].right += is_right(reply.text, question, exact=model.model is None)
 
 
 def _zeroed(memory: WorkingMemory) -> WorkingMemory:

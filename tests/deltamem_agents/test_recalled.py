@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from deltamem_agents.messages import UNWRITTEN
+from deltamem_agents.presenting import relevance
 from deltamem_agents.recalled import CLOSING, OPENING, Passage, cited_ids, lay_out_block, recalled_text
 
 DAY = datetime(2026, 3, 4, tzinfo=UTC)
@@ -117,3 +118,16 @@ def test_equal_beginnings_of_ids_are_told_apart() -> None:
     b = Passage("2" + "a" * 31, "two", "user", DAY, 0.9)
     laid = lay_out_block([a, b], query="q", threshold=0.5, budget_tokens=99, count_tokens=words)
     assert len({shown.citation for shown in laid.passages}) == 2
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_words_and_meaning_both_speak_for_a_passage(one: float, other: float) -> None:
+    """Every word or the same meaning is certainty; more of either is never less, and a negative cosine is none."""
+    low, high = sorted((one, other))
+    question, half, whole = "server port", "The port is closed.", "The server port is 8443."
+    assert (
+        0 <= relevance(question, half, low) <= relevance(question, half, high) <= relevance(question, whole, low) == 1
+    )
+    assert relevance(question, half, max(0.0, low)) == relevance(question, half, low)
+    assert relevance(question, "Good night.", 1.0) == 1
+    assert relevance(question, half, None) >= relevance(question, half, 0.0) == 0.5
