@@ -1,4 +1,4 @@
-"""Attach to the layers of quantisation libraries; needs the extra `quantised`, and is skipped without it."""
+"""Attach to the layers of quantisation libraries, which `make test` gives to a run of their own (see the Makefile)."""
 
 from collections.abc import Callable
 from pathlib import Path
