@@ -9,18 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from backbone import Engine, Sampling, TokenPrompt, decode, prefill, render_prompt
+from backbone import Backbone, Engine, render_prompt
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
 from deltamem_agents.messages import to_template_message
 from deltamem_agents.middleware import DeltaMemMiddleware
 
-__all__ = ["MAX_REPLY_TOKENS", "TurnTime", "compare_turns", "file_bytes_without_memory", "requests", "run_thread"]
+__all__ = [
+    "MAX_REPLY_TOKENS",
+    "TurnTime",
+    "answer_without_memory",
+    "compare_turns",
+    "file_bytes_without_memory",
+    "requests",
+    "run_thread",
+]
 
 MAX_REPLY_TOKENS = 16
 _WORDS = ("cache", "router", "loader", "session", "search", "mailer", "worker", "report", "parser", "queue")
@@ -68,11 +77,11 @@ def file_bytes_without_memory(run: ThreadRun, database: Path) -> int:
 
 
 def compare_turns(run: ThreadRun, turns: Sequence[int], *, repeats: int = 3) -> list[TurnTime]:
-    """Compare turns of `run` with the same model given the whole history up to that turn.
+    """Compare turns of `run` with the same backbone, frozen, given the whole history up to that turn.
 
     `run` must have kept its messages. Turns are counted from 1. With memory: the mean of the turn and up to two
-    neighbours on each side, because only some turns absorb. Full history: the median of `repeats`, of the model alone,
-    which need not stop where a cache could go on.
+    neighbours on each side, because only some turns absorb. Full history: the median of `repeats`, of the decoder
+    alone, which runs no memory and need not stop where a cache could go on.
     """
     engine = ChatDeltaMem().engine
     times = []
@@ -83,22 +92,38 @@ def compare_turns(run: ThreadRun, turns: Sequence[int], *, repeats: int = 3) -> 
 
 
 def _full_history_seconds(engine: Engine, run: ThreadRun, turn: int, repeats: int) -> float:
-    tokenizer: Any = engine.backbone.tokenizer
-    messages = [to_template_message(message) for message in run.messages[: 2 * turn - 1]]
-
-    def steps() -> Generator[int | None, None, None]:
-        ids = render_prompt(tokenizer, messages).ids
-        prefilled = yield from prefill(engine.backbone.model, TokenPrompt(ids, (True,) * len(ids)), None)
-        sampling = Sampling(max_tokens=MAX_REPLY_TOKENS)
-        yield from decode(engine.backbone.model, prefilled, sampling, eos_ids={tokenizer.eos_token_id})
-
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        for _ in engine.submit(steps):
+        for _ in engine.submit(lambda: answer_without_memory(engine.backbone, run.messages[: 2 * turn - 1])):
             pass
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)
+
+
+@torch.no_grad()
+def answer_without_memory(
+    backbone: Backbone, messages: Sequence[BaseMessage], *, piece: int = 512
+) -> Generator[int | None, None, None]:
+    """Yield the token ids of the frozen decoder's greedy reply to messages that all stand in its prompt.
+
+    The prompt is read in pieces of as many tokens as prefill takes, one piece a step; None is yielded between them.
+    """
+    tokenizer: Any = backbone.tokenizer
+    decoder = backbone.model.backbone  # called by itself it runs no memory
+    prompt = render_prompt(tokenizer, [to_template_message(message) for message in messages]).ids
+    parts = torch.split(torch.tensor([prompt], device=decoder.device), piece, dim=1)
+    out = decoder(input_ids=parts[0], logits_to_keep=1)
+    for part in parts[1:]:
+        yield None
+        out = decoder(input_ids=part, past_key_values=out.past_key_values, logits_to_keep=1)
+    for left in reversed(range(MAX_REPLY_TOKENS)):
+        token = out.logits[:, -1].argmax(dim=-1, keepdim=True)
+        if token.item() == tokenizer.eos_token_id:
+            return
+        yield int(token)
+        if left:
+            out = decoder(input_ids=token, past_key_values=out.past_key_values)
 
 
 def _run(model: BaseChatModel, middleware: list[Any], turns: int, database: Path) -> ThreadRun:
