@@ -126,7 +126,7 @@ def _role(message: BaseMessage) -> Role:
     if isinstance(message, ChatMessage) and message.role in _ROLES:
         return _ROLES[message.role]
     role = message.role if isinstance(message, ChatMessage) else message.type
-    raise PromptError(f"expected a message of role system, user, assistant or tool, got {role!r}; leave it out")
+    raise _unreadable(message, f"expected a message of role system, user, assistant or tool, got {role!r}")
 
 
 def _call_ids(message: BaseMessage) -> tuple[str, ...]:
@@ -158,5 +158,17 @@ def _text(message: BaseMessage) -> str:
         if kind in _TEXT_BLOCKS and isinstance(text := block.get("text"), str):
             parts.append(text)
         elif kind not in _SILENT_BLOCKS:
-            raise PromptError(f"expected text, got a content block of type {kind!r}; this model reads text only")
+            raise _unreadable(
+                message, f"expected text, got a content block of type {kind!r}; this model reads text only"
+            )
     return "".join(parts)
+
+
+def _unreadable(message: BaseMessage, why: str) -> PromptError:
+    """Name the message and what to do about it: in a thread it would be in the way of every later turn."""
+    if message.id is None:
+        return PromptError(f"{why}; leave the message out")
+    return PromptError(
+        f"{why}; leave message {message.id} out: a thread that has it goes on once it is removed, "
+        f'with graph.update_state(config, {{"messages": [RemoveMessage(id={message.id!r})]}})'
+    )
