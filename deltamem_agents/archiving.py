@@ -16,7 +16,7 @@ from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_a
 
 from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.records import Namespace, content_hash
+from deltamem_agents.archive.records import Namespace, content_hash, edited_id
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_thread
 from deltamem_agents.archive.writes import NewRecord
@@ -208,5 +208,5 @@ def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, eve
     except RecordConflictError:
         if new.message_id is None:
             raise
-        changed = dataclasses.replace(new, message_id=f"{new.message_id}#{content_hash(new.text)[:16]}")
+        changed = dataclasses.replace(new, message_id=edited_id(new.message_id, content_hash(new.text)))
         records.add_all(namespace, [changed], decided=[events])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import BaseMessage
 
 from deltamem_agents.archive.errors import RecordNotFoundError
-from deltamem_agents.archive.records import Record, content_hash
+from deltamem_agents.archive.records import Record, content_hash, edited_id
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.policy import describe
 from deltamem_agents.policy.approval import Question, approved
@@ -81,5 +81,5 @@ class ArchiveReview(ArchiveRecall):
                 update={"content": REMOVED, "additional_kwargs": {**message.additional_kwargs, UNWRITTEN: True}}
             )
             for message in messages
-            if message.text != REMOVED and rejected & {message.id, f"{message.id}#{content_hash(message.text)[:16]}"}
+            if message.text != REMOVED and rejected & {message.id, edited_id(message.id, content_hash(message.text))}
         ]

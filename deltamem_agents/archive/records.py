@@ -18,7 +18,9 @@ __all__ = [
     "Record",
     "Trust",
     "content_hash",
+    "edited_id",
     "namespace_key",
+    "original_id",
     "require_name",
     "require_storable",
 ]
@@ -28,6 +30,8 @@ Namespace = tuple[str, ...]
 # Together these fit into one entry of a Postgres index, which has room for about 2,700 bytes.
 MAX_NAMESPACE_BYTES = 1024
 MAX_NAME_BYTES = 512
+
+_EDIT_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +144,13 @@ def require_storable(what: str, text: object) -> None:
 def content_hash(text: str) -> str:
     """Identify a text, byte for byte: the SHA-256 of its UTF-8 in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def edited_id(message_id: str | None, digest: str) -> str:
+    """Return the id under which a message is archived again after someone has edited it. digest: of its new text."""
+    return f"{message_id}#{digest[:_EDIT_DIGITS]}"
+
+
+def original_id(archived_id: str, digest: str) -> str:
+    """Return the id of the message itself; one may have # in it. digest: of the text that was archived under it."""
+    return archived_id.removesuffix(f"#{digest[:_EDIT_DIGITS]}")

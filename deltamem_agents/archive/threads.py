@@ -6,7 +6,7 @@ from sqlalchemy import Connection, Engine, Select, literal, select
 
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.dialects import insert_into
-from deltamem_agents.archive.records import Namespace, namespace_key, require_name
+from deltamem_agents.archive.records import Namespace, namespace_key, original_id, require_name
 from deltamem_agents.archive.tables import messages, threads
 
 __all__ = ["drop_threads", "note_copy", "note_said", "note_thread", "note_threads"]
@@ -49,7 +49,7 @@ def note_copy(connection: Connection, thread: str, target: str, said: Collection
     """
     _insert_from(connection, select(threads.c.namespace, literal(target)).where(threads.c.thread == thread))
     rows = connection.execute(select(messages).where(messages.c.thread == thread)).mappings()
-    copies = [{**row, "thread": target} for row in rows if row["message_id"].partition("#")[0] in said]
+    copies = [{**row, "thread": target} for row in rows if original_id(row["message_id"], row["hash"]) in said]
     if copies:
         connection.execute(insert_into(connection, messages).on_conflict_do_nothing(), copies)
 

@@ -15,7 +15,15 @@ from deltamem_agents.forgetting.plan import Erased, Plan
 from deltamem_agents.forgetting.receipt import Held
 from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
-from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, traces
+from deltamem_agents.forgetting.selection import (
+    Target,
+    Wanted,
+    find_items,
+    find_records,
+    known_threads,
+    require_own,
+    traces,
+)
 from deltamem_agents.forgetting.traces import find_traces
 from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
 
@@ -64,6 +72,7 @@ def make_plan(
 def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wanted: Wanted) -> "_Draft":
     """Ask the policies about everything that is wanted."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
+        require_own(connection, wanted)
         targets = find_records(connection, wanted)
         items = find_items(connection, wanted)
         threads, own = known_threads(connection, wanted)

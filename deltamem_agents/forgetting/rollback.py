@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.records import Namespace, namespace_key
+from deltamem_agents.archive.records import Namespace, namespace_key, original_id
 from deltamem_agents.archive.tables import messages, records
 
 __all__ = ["RolledBack", "archived_since"]
@@ -38,7 +38,9 @@ def archived_since(engine: Engine, namespace: Namespace, rolled: RolledBack) -> 
     """Return the ids of a thread's messages that were archived after its checkpoint was made and are not left in it."""
     named = (messages.c.namespace == namespace_key(namespace)) & (messages.c.thread == rolled.thread)
     joined = messages.join(records, messages.c.record == records.c.id)
-    chosen = select(messages.c.message_id).select_from(joined).where(named, records.c.created > rolled.made)
+    chosen = (
+        select(messages.c.message_id, messages.c.hash).select_from(joined).where(named, records.c.created > rolled.made)
+    )
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        found = {name.partition("#")[0] for name in connection.execute(chosen).scalars()}
+        found = {original_id(row.message_id, row.hash) for row in connection.execute(chosen)}
     return sorted(found - set(rolled.left))

@@ -13,11 +13,11 @@ from sqlalchemy import Column, ColumnElement, Connection, select
 from backbone import ConfigError
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.items import below
-from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key
+from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key, original_id
 from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
 
-__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "traces"]
+__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "require_own", "traces"]
 
 _TELLING = 24  # characters; a shorter argument, such as the name of a file, may stand anywhere for anything
 SUBJECT = "subject:"
@@ -96,6 +96,14 @@ def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set
     return known, known - set(connection.execute(others).scalars())
 
 
+def require_own(connection: Connection, wanted: Wanted) -> None:
+    """Raise ConfigError for a thread that is known to other namespaces, and to none of the owner's."""
+    known = select(threads.c.namespace).where(threads.c.thread == wanted.thread)
+    others = connection.execute(known).first() is not None
+    if others and connection.execute(known.where(below(threads.c.namespace, wanted.owner))).first() is None:
+        raise ConfigError(f"thread {wanted.thread!r} belongs to other namespaces; a memory of theirs can forget it")
+
+
 def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
     """Return the records that are asked for, each with its other versions."""
     places: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -106,11 +114,11 @@ def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
             messages.c.record.in_(select(messages.c.record).where(here, messages.c.thread == wanted.thread))
         )
     for row in connection.execute(said):
-        places[row.record].append((row.thread, row.message_id))
+        places[row.record].append((row.thread, original_id(row.message_id, row.hash)))
     chosen = select(records).where(_meant(records.c.namespace, wanted))
     parts = [chosen]
     if wanted.ids is not None:
-        named = {record for record, told in places.items() if wanted.ids & {_base(name) for _, name in told}}
+        named = {record for record, told in places.items() if wanted.ids & {name for _, name in told}}
         parts = [chosen.where(records.c.id.in_(ids)) for ids in chunks(sorted(wanted.ids | named))]
     found: dict[str, Record] = {}
     for fields in (row for part in parts for row in connection.execute(part).mappings()):
@@ -184,7 +192,7 @@ def _is_wanted(record: Record, places: Sequence[tuple[str, str]], wanted: Wanted
 
 def _target(record: Record, places: Sequence[tuple[str, str]], thread: str | None) -> Target:
     """Describe a record; one that other threads have said too is only detached from the thread that is asked for."""
-    mine = tuple((said, _base(name)) for said, name in places if thread in {None, said})
+    mine = tuple((said, name) for said, name in places if thread in {None, said})
     return Target(
         record.id,
         record.text,
@@ -197,8 +205,3 @@ def _target(record: Record, places: Sequence[tuple[str, str]], thread: str | Non
         "record",
         detached=len(mine) < len(places),
     )
-
-
-def _base(message_id: str) -> str:
-    """Return the id of the message itself: one that was edited has records under id#hash as well."""
-    return message_id.partition("#")[0]

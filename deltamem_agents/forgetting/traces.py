@@ -1,11 +1,12 @@
 """Erase that messages were archived: what is left of them where their records have expired or were deleted."""
 
 import json
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select
+from sqlalchemy import Connection, Row, bindparam, exists, select
 
 from deltamem_agents.archive.dialects import chunks
-from deltamem_agents.archive.records import namespace_key
+from deltamem_agents.archive.records import namespace_key, original_id
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.forgetting.plan import Plan
 from deltamem_agents.forgetting.selection import Wanted
@@ -21,13 +22,13 @@ def find_traces(connection: Connection, wanted: Wanted) -> tuple[Trace, ...]:
     if wanted.query is not None or wanted.subject is not None:
         return ()
     left = exists(select(records.c.id).where(records.c.id == messages.c.record))
-    chosen = select(messages.c.namespace, messages.c.thread, messages.c.message_id).where(~left)
+    chosen = select(messages).where(~left)
     if wanted.thread is not None:
         chosen = chosen.where(messages.c.thread == wanted.thread)
     if wanted.namespace is None:
         chosen = chosen.where(messages.c.namespace == namespace_key(wanted.owner))
-    rows = [(row.namespace, row.thread, row.message_id) for row in connection.execute(chosen)]
-    return tuple(row for row in rows if _is_wanted(row, wanted))
+    rows = connection.execute(chosen)
+    return tuple((row.namespace, row.thread, row.message_id) for row in rows if _is_wanted(row, wanted))
 
 
 def erase_traces(connection: Connection, plan: Plan) -> None:
@@ -44,8 +45,7 @@ def erase_traces(connection: Connection, plan: Plan) -> None:
         connection.execute(messages.delete().where(this), rows)
 
 
-def _is_wanted(trace: Trace, wanted: Wanted) -> bool:
-    key, _, name = trace
-    within = wanted.namespace is None or tuple(json.loads(key))[: len(wanted.namespace)] == wanted.namespace
-    # One that was edited is archived under id#hash as well.
-    return within and (wanted.ids is None or bool(wanted.ids & {name, name.partition("#")[0]}))
+def _is_wanted(row: Row[Any], wanted: Wanted) -> bool:
+    within = wanted.namespace is None or tuple(json.loads(row.namespace))[: len(wanted.namespace)] == wanted.namespace
+    names = {row.message_id, original_id(row.message_id, row.hash)}
+    return within and (wanted.ids is None or bool(wanted.ids & names))
