@@ -65,6 +65,7 @@ class ArchiveRecall:
         chain = PolicyChain([]) if policy is None else policy
         self.retention = Retention(chain, namespace=namespace, similarity=self._similarity)
         self.policy = self.retention.policy
+        store.ask_before_sweeping(self.policy)
         self._writer = ArchiveWriter(store, self.retention)
         self._seen: set[_Key] = set()
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """Keep records in SQL: every write is one transaction, and every call names its namespace."""
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
@@ -10,6 +10,7 @@ from deltamem_agents.archive import writes
 from deltamem_agents.archive.approval import approve, quarantine, reject
 from deltamem_agents.archive.audited_database import AuditedDatabase
 from deltamem_agents.archive.database import empty_log
+from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
@@ -40,10 +41,11 @@ class RecordStore(AuditedDatabase):
     def add(self, namespace: Namespace, new: NewRecord) -> Record:
         """Store a text unless the namespace holds it already, and return the record that holds it.
 
-        A text that is there keeps its first source, trust and tags, and lives as long as the longer-lived of the two
-        asked for. A message (thread and message id) that was added before returns its record of then, unchanged.
-        Raises RecordInvalidError for what cannot be stored, RecordConflictError for a known message with another text,
-        and RecordNotFoundError for a known message whose record has expired or was deleted: it is not stored again.
+        A text that is there keeps its first source and trust, gets the tags of both (but for quarantine), and lives
+        as long as the longer-lived of the two asked for. A message (thread and message id) that was added before
+        returns its record of then, unchanged. Raises RecordInvalidError for what cannot be stored, RecordConflictError
+        for a known message with another text, and RecordNotFoundError for a known message whose record has expired or
+        was deleted: it is not stored again.
         """
         added = self.add_all(namespace, [new])
         if not added:
@@ -140,10 +142,20 @@ class RecordStore(AuditedDatabase):
             forgetting.count(versions=gone)
             return self._erased(gone)
 
-    def sweep(self) -> int:
-        """Delete what has expired, in every namespace; return how many versions went."""
-        with self._engine.begin() as connection:
-            gone = writes.delete_where(connection, records.c.expires <= datetime.now(UTC), EXPIRED)
+    def sweep(self, keeps: Callable[[Record], bool] | None = None) -> int:
+        """Delete what has expired, in every namespace; return how many versions went.
+
+        keeps: tells of a version whether it has to stay all the same; nobody finds it.
+        """
+        expired = records.c.expires <= datetime.now(UTC)
+        going = [expired]
+        if keeps is not None:
+            ids = [one.id for one in self._select(select(records).where(expired)) if not keeps(one)]
+            going = [expired & records.c.id.in_(some) for some in chunks(ids)]
+        gone = 0
+        for chosen in going:
+            with self._engine.begin() as connection:
+                gone += writes.delete_where(connection, chosen, EXPIRED)
         return self._erased(gone)
 
     def quarantine(self, namespace: Namespace, record_id: str, event: AuditEvent) -> bool:

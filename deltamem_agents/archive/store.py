@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,13 +20,13 @@ from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database
 from deltamem_agents.archive.embeddings import resolve_embeddings
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
-from deltamem_agents.archive.logged import EXPIRED
 from deltamem_agents.archive.rebuild import Progress, Verification, compare
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.search import Hit, search_records
-from deltamem_agents.archive.tables import items
+from deltamem_agents.archive.sweeping import Sweeper
 from deltamem_agents.archive.vectors import VectorIndex
+from deltamem_agents.policy import PolicyChain
 
 __all__ = ["MemoryStore"]
 
@@ -63,7 +63,7 @@ class MemoryStore(BaseStore):
         self._reranker = reranker
         self._lock = threading.RLock()
         self._open: tuple[Engine, VectorIndex] | None = None
-        self._swept = datetime.min.replace(tzinfo=UTC)
+        self._sweeper = Sweeper()
         self.ttl_config = ttl
 
     @classmethod
@@ -166,22 +166,21 @@ class MemoryStore(BaseStore):
         fault = vectors.fault or "it is not open"
         return compare(engine, None, None if vectors.place is None else str(fault))
 
+    def ask_before_sweeping(self, policy: PolicyChain) -> None:
+        """Ask these policies too, from now on, before an expired record is erased; each HybridMemory gives its own."""
+        self._sweeper.ask(policy)
+
     def sweep_ttl(self) -> int:
-        """Delete every item and record that has expired; return how many there were."""
+        """Delete every item and record that has expired and that no policy keeps; return how many there were."""
         engine, vectors = self._parts()
-        self._swept = now = datetime.now(UTC)
-        with engine.begin() as connection:
-            gone = kept.remove_where(connection, items.c.expires <= now, EXPIRED)
-        if gone:
-            empty_log(engine)
-        gone += self.records.sweep()
+        gone = self._sweeper.sweep(engine)
         vectors.wake()
         return gone
 
     def sweep_if_due(self) -> None:
         """Do `sweep_ttl` if the last time is `sweep_interval_minutes` ago, five where the store's `ttl` names none."""
         interval = (self.ttl_config or {}).get("sweep_interval_minutes", _SWEEP_MINUTES)
-        if interval is not None and datetime.now(UTC) - self._swept >= timedelta(minutes=interval):
+        if self._sweeper.due(interval):
             self.sweep_ttl()
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:

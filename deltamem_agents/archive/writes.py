@@ -1,7 +1,7 @@
 """Write records inside a transaction that the caller has begun; the indexes are written in the same one."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from deltamem_agents.archive.records import Added, NewRecord, Record, content_ha
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.threads import note_threads
 from deltamem_agents.audit import AuditEvent
+from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole_records"]
 
@@ -29,11 +30,10 @@ __all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole
 def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Added]:
     """Store texts, each once; see `RecordStore.add`. The caller logs them."""
     space = locked_space(connection, "record", namespace)
+    writer = _Writer(connection, namespace, space, now)
     # Before the first is stored: what goes is unlinked from its neighbours, which have to be indexed for that.
     for digests in chunks([content_hash(one.text) for one in new]):
-        same = (records.c.namespace == namespace) & records.c.hash.in_(digests)
-        delete_where(connection, same & (records.c.expires <= now), EXPIRED, keep_space=True)
-    writer = _Writer(connection, namespace, space, now)
+        writer.tags |= _replaced(connection, namespace, digests, now)
     added = [writer.add(one) for one in new]
     enter(connection, space.id, writer.entered)
     note_threads(connection, namespace, {one.thread for one in new if one.thread is not None})
@@ -49,6 +49,7 @@ class _Writer:
         self.space = space
         self.now = now
         self.entered: list[Entry] = []
+        self.tags: dict[str, list[str]] = {}
         self._last: dict[str, int] = {}
 
     def add(self, new: NewRecord) -> Added:
@@ -65,7 +66,7 @@ class _Writer:
             previous = self._previous(new.thread, values["position"])
             self.entered.append(Entry(row["id"], values["position"], new.text, previous))
         else:
-            row = self._live_longer(row, values["expires"])
+            row = self._merged(row, values)
         self._remember_message(new, row)
         return Added(Record.from_row(row), "stored" if stored else "merged")
 
@@ -82,7 +83,7 @@ class _Writer:
             "role": new.role,
             "source": new.source,
             "trust": int(new.trust),
-            "tags": list(new.tags),
+            "tags": _both(new.tags, self.tags.get(digest, ())),
             "created": new.created or self.now,
             "expires": None if new.ttl is None else self.now + new.ttl,
             "version": 1,
@@ -119,10 +120,13 @@ class _Writer:
             return Added(None, "gone")
         return Added(Record.from_row(found), "known")
 
-    def _live_longer(self, row: RowMapping, expires: datetime | None) -> RowMapping:
-        if row["expires"] is None or (expires is not None and expires <= row["expires"]):
+    def _merged(self, row: RowMapping, said: Mapping[str, Any]) -> RowMapping:
+        """Let a record live as long as the longer-lived of two, and have the tags of both."""
+        lives = [row["expires"], said["expires"]]
+        changed = {"expires": None if None in lives else max(lives), "tags": _both(row["tags"], said["tags"])}
+        if all(row[name] == value for name, value in changed.items()):
             return row
-        change = records.update().where(records.c.id == row["id"]).values(expires=expires).returning(records)
+        change = records.update().where(records.c.id == row["id"]).values(changed).returning(records)
         return self.connection.execute(change).mappings().one()
 
     def _remember_message(self, new: NewRecord, row: RowMapping) -> None:
@@ -145,12 +149,11 @@ def update(
     row = connection.execute(select(records).where(mine)).mappings().one_or_none()
     _require_current(row, record_id, expected_version, now)
     digest = content_hash(text)
-    same = (records.c.namespace == namespace) & (records.c.hash == digest)
-    delete_where(connection, same & (records.c.expires <= now), EXPIRED, keep_space=True)
     new_id = uuid7().hex
     connection.execute(records.update().where(mine).values(superseded_by=new_id, superseded_at=now))
     changed = {"id": new_id, "position": space.next_position, "text": text, "hash": digest, "created": now}
-    values = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
+    values: dict[str, Any] = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
+    values["tags"] = _both(values["tags"], _replaced(connection, namespace, [digest], now).get(digest, ()))
     if not _stored(connection, values):
         raise RecordConflictError("another record of the namespace holds this text already")
     previous = last_position(connection, space.id, row["thread"] if row else None, below=space.next_position)
@@ -195,6 +198,22 @@ def delete_where(
     if logged is not None:
         log_gone(connection, logged, gone)
     return len(gone)
+
+
+def _replaced(connection: Connection, namespace: str, digests: Sequence[str], now: datetime) -> dict[str, list[str]]:
+    """Delete expired records that are about to be said again; return their tags, by digest: a hold stays on a text."""
+    same = (records.c.namespace == namespace) & records.c.hash.in_(digests) & (records.c.expires <= now)
+    found = connection.execute(select(records.c.hash, records.c.tags).where(same)).all()
+    delete_where(connection, same, EXPIRED, keep_space=True)
+    tags: dict[str, list[str]] = {}
+    for row in found:
+        tags[row.hash] = _both(tags.get(row.hash, ()), row.tags)
+    return tags
+
+
+def _both(mine: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Add tags to others, but for quarantine: whoever repeats a text does not hide it, nor undo its approval."""
+    return list(dict.fromkeys((*mine, *(tag for tag in more if tag != QUARANTINED))))
 
 
 def _stored(connection: Connection, values: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deltamem_agents.forgetting.receipt import ForgetReceipt
     from deltamem_agents.hybrid import HybridMemory
 
-__all__ = ["forget", "open_memory", "print_receipt"]
+__all__ = ["PolicyFile", "forget", "open_memory", "print_receipt"]
 
 _NONE = "; memory:// if there is none"
 

@@ -18,7 +18,7 @@ from deltamem_agents.cli.archive_options import (
     store_at,
     write_lines,
 )
-from deltamem_agents.cli.forget import open_memory, print_receipt
+from deltamem_agents.cli.forget import PolicyFile, open_memory, print_receipt
 from deltamem_agents.cli.options import AsJson, Database, archive_url, settings_now, threads_url
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def rollback(
         str, typer.Argument(help="Id of the checkpoint, or its beginning or end; `threads export` lists them.")
     ],
     namespace: Space,
+    policy: PolicyFile = None,
     db: Database = None,
     archive_db: ArchiveDatabase = None,
     index: Index = None,
@@ -78,7 +79,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Take a thread back to a checkpoint, and its records out of the archive that came after."""
-    with open_memory(namespace, db, archive_db, index, embeddings) as memory:
+    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
         receipt = memory.rollback(thread, checkpoint)
     print_receipt(receipt, as_json=as_json)
 
@@ -98,6 +99,7 @@ def delete(
     thread: Thread,
     namespace: Space,
     reason: Annotated[str, typer.Option(help="Why; for the audit log.")] = "deleted on the command line",
+    policy: PolicyFile = None,
     db: Database = None,
     archive_db: ArchiveDatabase = None,
     index: Index = None,
@@ -105,7 +107,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Erase a thread: its checkpoints, its working memory, and what the archive has of it."""
-    with open_memory(namespace, db, archive_db, index, embeddings) as memory:
+    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
         receipt = memory.forget(thread=thread, reason=reason, actor="deltamem threads")
     print_receipt(receipt, as_json=as_json)
 
