@@ -26,7 +26,7 @@ from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD, in_window
 from deltamem_agents.reviewing import ArchiveReview
 from deltamem_agents.running import current_place
-from deltamem_agents.threads import fork_thread, roll_checkpoints_back
+from deltamem_agents.threads import fork_thread, look_back
 
 __all__ = ["HybridMemory"]
 
@@ -125,12 +125,13 @@ class HybridMemory(ArchiveReview):
         """Take a thread back to a checkpoint: window and working memory, and the archive's records of what came after.
 
         Newer checkpoints are removed, which the receipt and the audit log say; records are forgotten as `forget` does
-        it, and so policies can keep them. Raises ConfigError for an unknown thread or checkpoint, and without a
-        checkpointer; DeltaMemError if the thread goes on meanwhile.
+        it, and so policies can keep them. A call that was cut off is finished by the next one, as with `forget`. Raises
+        ConfigError for an unknown thread or checkpoint, and without a checkpointer; DeltaMemError if the thread goes on
+        meanwhile.
         """
         saver = self._checkpointer("roll a thread back")
         self._writer.flush()
-        rolled = roll_checkpoints_back(saver, thread, checkpoint)
+        rolled = look_back(saver, thread, checkpoint)
         later = archived_since(self.store.engine, self.namespace, rolled)
         wanted = Wanted(self.namespace, frozenset(later), thread=thread)
         return self._forget(wanted, reason=reason, rolled=rolled)

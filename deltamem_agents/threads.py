@@ -1,4 +1,4 @@
-"""List, fork, export, roll back and delete the threads of a checkpointer."""
+"""List, fork and export the threads of a checkpointer, and say what a rollback of one takes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ from typing import Any
 from langchain_core.messages import BaseMessage, messages_to_dict
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
-from backbone import ConfigError, DeltaMemError
+from backbone import ConfigError
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_copy
 from deltamem_agents.forgetting.histories import messages_of, thread_messages
-from deltamem_agents.forgetting.rollback import RolledBack
-from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored
+from deltamem_agents.forgetting.plan import Rolled
+from deltamem_agents.forgetting.rollback import RolledBack, goes_on
+from deltamem_agents.forgetting.rows import CheckpointRows, Moved, Stored
 from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.forgetting.selection import traces
 from deltamem_agents.memory_cell import memory_from
 
-__all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "roll_checkpoints_back"]
+__all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "look_back"]
 
 Saver = BaseCheckpointSaver[Any]
 
@@ -91,8 +92,8 @@ def export_thread(saver: Saver, thread: str) -> dict[str, Any]:
     }
 
 
-def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> RolledBack:
-    """Remove what is newer than a checkpoint, and return what that was.
+def look_back(saver: Saver, thread: str, checkpoint: str) -> RolledBack:
+    """Return what a rollback to a checkpoint takes; nothing is changed.
 
     checkpoint: as `fork_thread` takes it.
     What tasks had written after it goes as well, so that the thread waits where it was then. Raises ConfigError for an
@@ -104,25 +105,18 @@ def roll_checkpoints_back(saver: Saver, thread: str, checkpoint: str) -> RolledB
     if head is None:
         raise ConfigError(f"checkpoint {checkpoint!r} of thread {thread!r} is gone; somebody else uses the thread")
     stored = rows.load(thread)
-    before = messages_of(rows, stored)
-    newer = [(one.space, one.id) for one in stored if one.id > last.id]
-    writes = {write.key: DROPPED for write in last.writes}
-    moved = DeltaMemError(f"thread {thread!r} goes on while it is rolled back; stop its agent, and roll back again")
     try:
-        # First, because it finds out whether the thread goes on, and then nothing is gone yet.
-        rows.save(thread, stored, {(last.space, last.id): Change(writes=writes)} if writes else {})
+        # Changes nothing, and finds out whether the thread goes on.
+        rows.save(thread, stored, {})
     except Moved:
-        raise moved from None
-    if newer:
-        rows.remove(thread, newer)
-    left = rows.load(thread)
-    if any(one.id > last.id for one in left):
-        raise moved
-    after = messages_of(rows, left)
-    made = datetime.fromisoformat(head.checkpoint["ts"])
+        raise goes_on(thread) from None
+    newer = [one.id for one in stored if one.id > last.id]
+    goes = Rolled(thread=thread, checkpoint=last.id, newest=max(newer, default=last.id), removed=len(newer))
+    before, after = (messages_of(rows, some) for some in (stored, [one for one in stored if one.id <= last.id]))
     texts = {text for message in before.values() for text in traces(message)}
     texts -= {text for message in after.values() for text in traces(message)}
-    return RolledBack(thread, last.id, made, set(after), len(newer) if newer or writes else None, texts)
+    made = datetime.fromisoformat(head.checkpoint["ts"])
+    return RolledBack(thread, last.id, made, set(after), (goes,) if newer or last.writes else (), texts)
 
 
 def _line(rows: CheckpointRows, thread: str, checkpoint: str | None) -> Sequence[Stored]:

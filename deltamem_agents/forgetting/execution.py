@@ -23,6 +23,7 @@ from deltamem_agents.forgetting.receipt import ForgetReceipt, Scan, Tier, TierNa
 from deltamem_agents.forgetting.record import erase_record
 from deltamem_agents.forgetting.replay import Absorb
 from deltamem_agents.forgetting.replaying import absorber, clear_prefix_caches
+from deltamem_agents.forgetting.rollback import take_back
 from deltamem_agents.forgetting.rows import CheckpointRows
 
 __all__ = ["Execution", "receipt_of", "standing"]
@@ -95,13 +96,15 @@ class Execution:
             untouched = Tier(reached=reached, note=note + begun)
             return {"checkpoints": untouched, "working_memory": untouched}
         absorb: Absorb | None = None if self.model is None else absorber(self.model)
+        for rolled in self.plan.rolled:
+            take_back(self.rows, rolled)
         whole = standing(self.plan, self.rows)
         for thread in whole:
             self.rows.remove(thread)
         reports = [erase_from_thread(self.rows, t, frozenset(gone), absorb) for t, gone in self.plan.messages.items()]
         rewritten = sum(report.checkpoints for report in reports)
         note = f"{len(whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
-        removed = sum(count for _, _, count in self.plan.rolled)
+        removed = sum(rolled.removed for rolled in self.plan.rolled)
         note += f", {removed} removed by a rollback" if self.plan.rolled else ""
         erased = sum(map(len, self.plan.messages.values()))
         return {"checkpoints": Tier(erased=erased, note=note), "working_memory": _memory_tier(reports)}
@@ -125,7 +128,8 @@ class Execution:
             note = "the record has a vector index, and its directory was not given" if known else "there is none"
             return Tier(reached=known is None, note=note)
         gone = len(self.plan.records)
-        if not gone and not self.plan.items:
+        # What was a message and has no record any more has expired or was deleted: its vector's bytes may be there.
+        if not gone and not self.plan.items and not self.plan.traces:
             return Tier(note="nothing of it was in the index")
         try:
             if self.plan.secure:
@@ -138,8 +142,9 @@ class Execution:
 
     def overwrite(self, engine: Engine) -> Tier:
         """Let no file keep the bytes of what was erased."""
-        if not self.plan.secure or self.plan.empty:
-            return Tier(note="nothing was erased" if self.plan.empty else "not asked for")
+        if not self.plan.secure:
+            return Tier(note="not asked for")
+        # Though nothing goes now: an earlier call may have erased without `secure`.
         faults = [_overwrite_archive(engine), None if self.rows is None else self.rows.overwrite()]
         said = "; ".join(fault for fault in faults if fault)
         return Tier(reached=not said, note=said or "databases written anew, logs emptied")

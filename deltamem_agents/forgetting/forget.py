@@ -36,12 +36,13 @@ def forget(
 ) -> ForgetReceipt:
     """Erase what is wanted, as far as the policies let it go; `HybridMemory.forget` describes the rest.
 
-    rolled: what a rollback has removed already; files, audit log and receipt treat it as erased here.
+    rolled: what a rollback takes; these checkpoints go whatever they hold, and so nothing in them is asked about.
 
     A call that was cut off is finished by the next one of the same namespace, whatever that asks for.
     """
     rows = None if checkpointer is None else rows_of(checkpointer)
-    plan = make_plan(store.engine, rows, policy, wanted, reason=reason, actor=actor, secure=secure, rolled=rolled)
+    seen = rows if rolled is None else None
+    plan = make_plan(store.engine, seen, policy, wanted, reason=reason, actor=actor, secure=secure, rolled=rolled)
     if rows is not None:
         roots = {thread: root for thread in plan.whole if (root := rows.first(thread)) is not None}
         plan = plan.model_copy(update={"roots": roots})

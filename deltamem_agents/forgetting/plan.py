@@ -11,7 +11,7 @@ from deltamem_agents.archive.tables import settings
 from deltamem_agents.forgetting.fingerprints import Needle
 from deltamem_agents.forgetting.receipt import AuditReference, Held
 
-__all__ = ["Erased", "Plan", "drop_plans", "merged", "pending_plans", "store_plan"]
+__all__ = ["Erased", "Plan", "Rolled", "drop_plans", "merged", "pending_plans", "store_plan"]
 
 _PREFIX = "forget-"
 
@@ -30,6 +30,17 @@ class Erased(BaseModel):
     actor: str = ""
 
 
+class Rolled(BaseModel):
+    """Name a thread that goes back to a checkpoint, the newest checkpoint that goes, and how many do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    thread: str
+    checkpoint: str
+    newest: str
+    removed: int
+
+
 class Plan(BaseModel):
     """Name what goes.
 
@@ -38,7 +49,7 @@ class Plan(BaseModel):
     already. messages: ids by thread. whole: threads that go as a whole.
     roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
     begun: who asked for what earlier calls have left, and why, as far as the audit log does not say it.
-    rolled: threads that were rolled back, to which checkpoint, and how many newer ones are gone.
+    rolled: threads that go back to a checkpoint.
     needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
     is erased.
     """
@@ -55,7 +66,7 @@ class Plan(BaseModel):
     messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     whole: tuple[str, ...] = ()
     roots: dict[str, str] = Field(default_factory=dict)
-    rolled: tuple[tuple[str, str, int], ...] = ()
+    rolled: tuple[Rolled, ...] = ()
     erased: tuple[Erased, ...] = ()
     held: tuple[Held, ...] = ()
     begun: tuple[tuple[str, str], ...] = ()
@@ -67,7 +78,7 @@ class Plan(BaseModel):
     @property
     def threads(self) -> tuple[str, ...]:
         """Return the threads whose checkpoints change or go."""
-        return tuple(sorted({*self.messages, *self.whole, *(thread for thread, _, _ in self.rolled)}))
+        return tuple(sorted({*self.messages, *self.whole, *(one.thread for one in self.rolled)}))
 
     @property
     def empty(self) -> bool:

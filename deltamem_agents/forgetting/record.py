@@ -77,9 +77,10 @@ def _events(plan: Plan) -> list[AuditEvent]:
         for actor, reason in plan.begun
     ]
     because = AuditEvent(action="forget", actor=plan.actor, reason=plan.reason)
-    for thread, checkpoint, count in plan.rolled:
-        rolled: dict[str, JsonValue] = {"verdict": "rolled back", "checkpoints": count}
-        events.append(because.model_copy(update={"thread": thread, "checkpoint": checkpoint, "detail": rolled}))
+    for one in plan.rolled:
+        rolled: dict[str, JsonValue] = {"verdict": "rolled back", "checkpoints": one.removed}
+        place = {"thread": one.thread, "checkpoint": one.checkpoint}
+        events.append(because.model_copy(update={**place, "detail": rolled}))
     counts = {"records": len(plan.records), "items": len(plan.items), "held": len(plan.held)}
     said = {"messages": sum(map(len, plan.messages.values())), "threads": len(plan.threads)}
     detail: dict[str, JsonValue] = {**counts, **said, "secure": plan.secure}

@@ -1,9 +1,13 @@
 """Forgetting erases as well that a message was archived once, where its record is gone already."""
 
 import json
+import time
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from sqlalchemy import select
 
 from deltamem_agents import HybridMemory, MemoryStore
@@ -49,3 +53,25 @@ def test_a_record_that_is_forgotten_leaves_no_message(tmp_path: Path) -> None:
         store.records.add_all(ANN, [NewRecord(f"fact {thread} {name}", thread, name) for thread, name in SAID])
         memory.forget(query="fact t", reason="asked")
         assert known(store) == {"ann u 1"}
+
+
+def test_the_vector_of_what_has_expired_leaves_no_byte(tmp_path: Path) -> None:
+    """Chroma keeps the bytes of a vector that is taken out; forgetting the thread makes the index anew."""
+    embeddings = DeterministicFakeEmbedding(size=64)
+    vector = np.asarray(embeddings.embed_query("a fact for a while"), np.float32)
+    unit = vector / np.linalg.norm(vector)
+    with (
+        MemoryStore.from_url(f"sqlite:///{tmp_path}/a.sqlite", tmp_path / "index", embeddings) as store,
+        HybridMemory(store, namespace=ANN) as memory,
+    ):
+        store.records.add(ANN, NewRecord("a fact for a while", "t", "1", ttl=timedelta(seconds=1)))
+        store.records.add(ANN, NewRecord("another fact"))
+        memory.flush()
+        time.sleep(1)
+        assert store.sweep_ttl() == 1
+        store.flush()
+        receipt = memory.forget(thread="t", reason="asked")
+        assert receipt.tiers["index"].note == "made anew with 1 vectors"
+    files = [file.read_bytes() for file in (tmp_path / "index").rglob("*") if file.is_file()]
+    assert files
+    assert not [file for file in files for one in (vector, unit) if one.tobytes()[:64] in file]

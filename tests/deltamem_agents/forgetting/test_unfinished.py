@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ class Setting:
         state = self.graph.get_state({"configurable": {"thread_id": "t"}})
         return [message.id for message in state.values.get("messages", ())]
 
+    def place(self) -> str:
+        """Return the id of the thread's newest checkpoint."""
+        state = self.graph.get_state({"configurable": {"thread_id": "t"}})
+        name: str = state.config["configurable"]["checkpoint_id"]
+        return name
+
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Iterator[Setting]:
@@ -55,16 +62,23 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
         yield Setting(tmp_path, store, saver, memory)
 
 
-def interrupt(setting: Setting, **asked: Any) -> None:
-    """Ask to forget, and be interrupted before the first step."""
+@contextmanager
+def cut_off(step: str) -> Iterator[None]:
+    """Let what is done in here be interrupted before a step."""
 
-    def stop(_: Execution) -> Any:
+    def stop(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Execution, "erase_checkpoints", stop)
+        patch.setattr(Execution, step, stop)
         with pytest.raises(KeyboardInterrupt):
-            setting.memory.forget(**asked)
+            yield
+
+
+def interrupt(setting: Setting, **asked: Any) -> None:
+    """Ask to forget, and be interrupted before the first step."""
+    with cut_off("erase_checkpoints"):
+        setting.memory.forget(**asked)
     assert setting.ids() == ["m1", "a1"]
 
 
@@ -132,4 +146,44 @@ def test_the_audit_log_has_who_asked_first_and_why(setting: Setting, asked: dict
         ("bob", "request 18"),
     ]
     assert [one.record_id is not None for one in said] == [True, False, False]
+    assert_gone(setting.folder, SECRET)
+
+
+@pytest.mark.parametrize("step", ["erase_checkpoints", "erase_rows"])
+@pytest.mark.parametrize("again", ["rollback", "forget"])
+def test_a_rollback_that_was_cut_off_is_finished(setting: Setting, step: str, again: str) -> None:
+    """Before the checkpoints went and after: files are overwritten, the log names the rollback, once."""
+    setting.say("m2", "the sparrow lives on roof 1234")
+    place = setting.place()
+    setting.say("m3", "the owl sleeps in tree 5678")
+    with cut_off(step):
+        setting.memory.rollback("t", place)
+    assert setting.ids() == ["m1", "a1", "m2", "a3", "m3", "a5"][: 6 if step == "erase_checkpoints" else 4]
+    if again == "rollback":
+        receipt = setting.memory.rollback("t", place)
+    else:
+        receipt = setting.memory.forget(query="nothing says this", reason="asked")
+    assert (receipt.complete, receipt.resumed, receipt.threads) == (True, True, ("t",))
+    assert setting.ids() == ["m1", "a1", "m2", "a3"]
+    assert_gone(setting.folder, "the owl")
+    logged = setting.store.records.audit_entries(SPACE, action="forget")
+    assert [one.checkpoint for one in logged if one.detail.get("verdict") == "rolled back"] == [place]
+
+
+def test_what_is_said_after_a_rollback_that_was_cut_off_stays(setting: Setting) -> None:
+    """The checkpoints went, and the call that finishes the rollback leaves those that came since."""
+    place = setting.place()
+    setting.say("m2", "the sparrow lives on roof 1234")
+    with cut_off("erase_rows"):
+        setting.memory.rollback("t", place)
+    setting.say("m3", "the owl sleeps in tree 5678")
+    assert setting.memory.forget(query="nothing says this", reason="asked").complete
+    assert setting.ids() == ["m1", "a1", "m3", "a3"]
+
+
+def test_what_was_deleted_without_being_overwritten_is_overwritten_later(setting: Setting) -> None:
+    """A second call, which finds nothing to erase, leaves no byte of it in any file."""
+    setting.memory.forget(ids=["m1"], reason="asked", secure=False)
+    receipt = setting.memory.forget(ids=["m1"], reason="asked")
+    assert (receipt.complete, receipt.digests) == (True, ())
     assert_gone(setting.folder, SECRET)
