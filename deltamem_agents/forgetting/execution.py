@@ -206,6 +206,8 @@ def _memory_tier(reports: list[ThreadReport]) -> Tier:
             f"{len(rewound)} taken back to before the message, since no model was given; what came after is absorbed "
             "again by the next turn"
         )
+    if anew := sum(report.anew for report in changed):
+        notes.append(f"{anew} begun anew with the messages that are left, since no checkpoint is from before")
     if any(report.exact is False for report in reports):
         notes.append(
             "replaying a call as it was gave another memory than it had given: the model was not called as the agent "

@@ -9,12 +9,12 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backbone import DeltaMemError
 from deltamem_agents.decided import decided_from_bytes, decided_key, decided_to_bytes
+from deltamem_agents.forgetting.absorbed import absorbed_by
 from deltamem_agents.forgetting.replay import (
     Absorb,
     Item,
     Outcome,
     Replay,
-    absorbed_by,
     items_of,
     memory_channels,
     message_channel,
@@ -33,12 +33,14 @@ class ThreadReport:
     """Say what was done to a thread.
 
     memory: untouched (it had absorbed nothing that went, nor anything after it), replayed, or taken back to before.
-    exact: whether a replay of the thread as it was gave what it had given; None if that was not tried.
+    exact: whether a replay of the thread as it was gave what it had given; None if that was not tried. anew: no
+    checkpoint is from before what went, so that the memory begins with the messages that are left.
     """
 
     checkpoints: int
     memory: How
     exact: bool | None
+    anew: bool = False
 
 
 def thread_messages(rows: CheckpointRows, thread: str) -> dict[str, BaseMessage]:
@@ -112,7 +114,8 @@ def _together(count: int, reports: Sequence[Replay | None]) -> ThreadReport:
     if not done:
         return ThreadReport(count, "untouched", None)
     checked = [replay.exact for replay in done if replay.exact is not None]
-    return ThreadReport(count, "replayed" if done[0].replays else "rewound", all(checked) if checked else None)
+    how: How = "replayed" if done[0].replays else "rewound"
+    return ThreadReport(count, how, all(checked) if checked else None, any(replay.anew for replay in done))
 
 
 def _spaces(stored: Sequence[Stored]) -> list[list[Stored]]:

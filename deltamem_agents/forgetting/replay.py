@@ -10,20 +10,19 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from deltamem_agents._chunks import PROVIDER
 from deltamem_agents.decided import Kept, decided_from_bytes, decided_key
+from deltamem_agents.forgetting.absorbed import absorbed_by, forgets_digests, same_memory
 from deltamem_agents.forgetting.packed import Extension, fields_of
 from deltamem_agents.forgetting.rows import CheckpointRows, Stored
 from deltamem_agents.memory_cell import MEMORY_KEY
 from deltamem_agents.messages import to_entries
-from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Absorb", "Item", "Outcome", "Replay", "absorbed_by", "items_of", "memory_channels", "message_channel"]
+__all__ = ["Absorb", "Item", "Outcome", "Replay", "items_of", "memory_channels", "message_channel"]
 
 Absorb = Callable[[Sequence[BaseMessage], bytes | None, Mapping[bytes, Kept]], bytes | None]
 """Return the memory after a model call with these messages, this memory, and what policies decided about messages;
 nothing is answered."""
 
 _MAGIC: Final = b"DELTAMWM"
-_TOLERANCE: Final = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +47,7 @@ class Item:
 class Outcome:
     """Hold what a checkpoint would have held.
 
-    touched: it differs from what it holds. tainted: what it holds has absorbed a message that goes.
+    touched: it differs from what it holds. tainted: what it holds has absorbed a message that goes, or may have.
     """
 
     items: tuple[Item, ...]
@@ -84,7 +83,8 @@ class Replay:
 
     carried: what replies carry from now on, where they carry the memory. exact: whether the replay of a call as it was
     gave the memory that it gave; None if no call had to be replayed. trims: absorbed messages leave the checkpoints.
-    digests: of what goes. decided: what policies had decided, by the digests of messages.
+    anew: a memory begins with the messages that are left, since no checkpoint is from before what goes. digests: of
+    what goes. decided: what policies had decided, by the digests of messages.
 
     Each model call that left a reply behind is made again as far as its memory goes: from the messages and the memory
     that it would have found. Without `absorb` a memory that has taken a message in is taken back to the newest one that
@@ -96,6 +96,7 @@ class Replay:
         self.carried: dict[str, bytes | None] = {}
         self.exact: bool | None = None
         self.trims = False
+        self.anew = False
         self._gone = gone
         self._absorb = absorb
         self._channel = channel
@@ -119,10 +120,11 @@ class Replay:
             parent = before.get(one.parent or "")
             self.trims |= parent is not None and bool(self._left(one, items, parent[1])[0])
             before[one.id] = one, items
-        for one, items in zip(stored, transcripts, strict=True):
+        first = {item.id: at for at, items in reversed(list(enumerate(transcripts))) for item in items}
+        for at, (one, items) in enumerate(zip(stored, transcripts, strict=True)):
             parent = before.get(one.parent or "")
             if parent is None:
-                found[one.id] = self._root(one, items)
+                found[one.id] = self._root(one, items, {name for name in self._gone if first.get(name, at) <= at})
             else:
                 found[one.id] = self._next(one, items, *parent, found[parent[0].id])
         return found
@@ -140,9 +142,17 @@ class Replay:
             return value if isinstance(value, bytes) else None
         return self._carried_by(items)
 
-    def has_absorbed(self, memory: bytes | None) -> bool:
-        """Tell whether a memory has taken in a message that goes."""
-        return not self.digests.isdisjoint(absorbed_by(memory))
+    def _tainted(self, memory: bytes | None, items: Sequence[Item], had: Collection[str]) -> bool:
+        """Tell whether a memory has taken in a message that goes, or may have, since it keeps the newest digests alone.
+
+        had: the messages that it may have seen; those that stand after all that it knows wait in the window.
+        """
+        known = absorbed_by(memory)
+        if not self.digests.isdisjoint(known) or not forgets_digests(memory):
+            return not self.digests.isdisjoint(known)
+        newest = max((at for at, item in enumerate(items) if item.digest in known), default=-1)
+        waiting = {item.id for item in items[newest + 1 :]}
+        return any(name in had and name not in waiting for name in self._gone)
 
     def _carried_by(self, items: Sequence[Item]) -> bytes | None:
         for item in reversed(items):
@@ -159,15 +169,17 @@ class Replay:
         trimmed = {item.id for item in gone if item.digest in absorbed}
         return trimmed, {item.id for item in gone} - trimmed
 
-    def _root(self, one: Stored, items: Sequence[Item]) -> Outcome:
+    def _root(self, one: Stored, items: Sequence[Item], had: Collection[str]) -> Outcome:
         memory, kept = self.memory(one, items), self._kept(items)
-        if not self.has_absorbed(memory):
+        if not self._tainted(memory, items, had):
             return Outcome(kept, memory, len(kept) < len(items))
         # Nothing older is left, so the thread begins anew with the messages that are.
+        self.anew = True
         fresh: bytes | None = None
         for at, item in enumerate(kept):
-            if self._absorb is not None and _is_reply(item):
-                fresh = self._call(kept[:at], fresh)
+            if isinstance(item.message, AIMessage):
+                before, fresh = fresh, self._call(kept[:at], fresh) if _is_reply(item) else fresh
+                self.carried |= {} if self._channel else {item.id: None if fresh == before else fresh}
         return Outcome(kept, fresh, touched=True, tainted=True)
 
     def _next(
@@ -176,16 +188,16 @@ class Replay:
         memory = self.memory(one, items)
         old = {item.id for item in earlier}
         new = [item for item in items if item.id not in old]
-        touched = past.touched or any(item.id in self._gone for item in new) or self.has_absorbed(memory)
-        if not touched:
+        absorbed = self._tainted(memory, items, old | {item.id for item in new})
+        if not (past.touched or absorbed or any(item.id in self._gone for item in new)):
             return Outcome(tuple(items), memory, touched=False)
-        tainted = past.tainted or self.has_absorbed(memory)
+        tainted = past.tainted or absorbed
         changed = memory != self.memory(parent, earlier)
         replies = [item for item in new if _is_reply(item) or (changed and isinstance(item.message, AIMessage))]
         kept_replies = [item for item in replies if item.id not in self._gone]
         if changed and replies and one.source == "loop" and self._absorb is not None and self.exact is None:
             made = self._absorb([item.message for item in earlier], self.memory(parent, earlier), self.decided)
-            self.exact = _equal(made, memory)
+            self.exact = same_memory(made, memory)
         if self._absorb is None:
             after = past.memory if tainted else memory
         elif one.source == "loop" and kept_replies:
@@ -220,25 +232,10 @@ class Replay:
         return self._absorb([item.message for item in items], memory, self.decided)
 
 
-def absorbed_by(memory: bytes | None) -> set[bytes]:
-    """Return the digests of what a memory has absorbed, as far as it keeps them."""
-    return set() if memory is None else set(WorkingMemory.from_bytes(memory).digests)
-
-
 def _is_reply(item: Item) -> bool:
     """Tell whether a message is a reply of ChatDeltaMem's."""
     message = item.message
     return isinstance(message, AIMessage) and message.response_metadata.get("model_provider") == PROVIDER
-
-
-def _equal(one: bytes | None, other: bytes | None) -> bool:
-    """Tell whether two memories are the same but for what another machine rounds otherwise."""
-    if one is None or other is None:
-        return one is other
-    first, second = WorkingMemory.from_bytes(one), WorkingMemory.from_bytes(other)
-    layers = second.state.layers
-    close = all((layer - layers[name]).abs().max() < _TOLERANCE for name, layer in first.state.layers.items())
-    return first.digests == second.digests and close
 
 
 def _is_messages(value: Any) -> bool:

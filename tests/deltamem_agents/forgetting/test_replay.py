@@ -7,14 +7,23 @@ import pytest
 import torch
 from langchain_core.messages import AIMessage, HumanMessage
 
-from deltamem_agents import ChatDeltaMem, memory_from, open_checkpointer, use_memory
+from deltamem_agents import (
+    ChatDeltaMem,
+    HybridMemory,
+    MemoryStore,
+    memory_from,
+    open_checkpointer,
+    use_memory,
+    window,
+    working_memory,
+)
 from deltamem_agents.decided import decided_from_bytes
 from deltamem_agents.forgetting.histories import erase_from_thread
 from deltamem_agents.forgetting.replaying import absorber
 from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyMessage, Retain, Signals
-from tests.deltamem_agents.forgetting.conftest import SCRIPT, scripted, talk
+from tests.deltamem_agents.forgetting.conftest import SCRIPT, carrying, scripted, talk
 
 EVERY = range(len(SCRIPT))
 SMALL = {"window_tokens": 200, "keep_tokens": 70, "max_tokens": 1}
@@ -135,3 +144,38 @@ def test_every_checkpoint_is_one_that_the_other_thread_has_had(
             assert (memory is None) == (other is None)
             if memory is not None and other is not None:
                 assert memory.digests == other.digests
+
+
+@pytest.mark.parametrize("make_graph", [scripted, carrying])
+def test_what_may_have_been_absorbed_long_ago_counts_as_absorbed(
+    make_model: Make, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, make_graph: Callable[..., Any]
+) -> None:
+    """Where older checkpoints are gone and digests are forgotten, the memory begins anew, and the receipt says so."""
+    for module in (working_memory, window):
+        monkeypatch.setattr(module, "MAX_DIGESTS", 4)
+    model = make_model(**SMALL)
+    replies: dict[str, AIMessage] = {}
+    with (
+        MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite") as store,
+        open_checkpointer("memory://") as saver,
+        HybridMemory(store, namespace=("ann",), checkpointer=saver, model=model) as memory,
+    ):
+        graph = make_graph(model, replies, saver)
+        talk(graph, replies, "all", EVERY)
+        talk(graph, replies, "never", without(0))
+        before = memory_from(graph.get_state(config("all")).values)
+        assert before is not None
+        assert before.forgot_digests
+        rows = rows_of(saver)
+        rows.remove("all", [(one.space, one.id) for one in rows.load("all")[:-1]])
+        receipt = memory.forget(ids=["u0", "a0"], thread="all", reason="asked")
+        assert receipt.complete
+        assert "1 begun anew with the messages that are left" in receipt.tiers["working_memory"].note
+        assert_same(graph, "all", "never")
+        # What waits in the window has not been absorbed.
+        receipt = memory.forget(ids=["u8"], thread="all", reason="asked")
+        assert (receipt.tiers["checkpoints"].erased, receipt.tiers["working_memory"].erased) == (1, 0)
+        # Without a model nothing can be replayed.
+        memory.model = None
+        memory.forget(ids=["u1"], thread="all", reason="asked")
+        assert memory_from(graph.get_state(config("all")).values) is None
