@@ -15,8 +15,8 @@ from deltamem_agents.forgetting.histories import messages_of, thread_messages
 from deltamem_agents.forgetting.plan import Rolled
 from deltamem_agents.forgetting.rollback import RolledBack, goes_on
 from deltamem_agents.forgetting.rows import CheckpointRows, Moved, Stored
+from deltamem_agents.forgetting.said import traces
 from deltamem_agents.forgetting.savers import rows_of
-from deltamem_agents.forgetting.selection import traces
 from deltamem_agents.memory_cell import memory_from
 
 __all__ = ["ThreadSummary", "export_thread", "fork_thread", "list_threads", "look_back"]
@@ -113,8 +113,8 @@ def look_back(saver: Saver, thread: str, checkpoint: str) -> RolledBack:
     newer = [one.id for one in stored if one.id > last.id]
     goes = Rolled(thread=thread, checkpoint=last.id, newest=max(newer, default=last.id), removed=len(newer))
     before, after = (messages_of(rows, some) for some in (stored, [one for one in stored if one.id <= last.id]))
-    texts = {text for message in before.values() for text in traces(message)}
-    texts -= {text for message in after.values() for text in traces(message)}
+    texts = {text for message in before.values() for text in traces(dict(message))}
+    texts -= {text for message in after.values() for text in traces(dict(message))}
     made = datetime.fromisoformat(head.checkpoint["ts"])
     return RolledBack(thread, last.id, made, set(after), (goes,) if newer or last.writes else (), texts)
 

@@ -77,8 +77,9 @@ class MemoryRows:
                     Write((space, name, key), channel, self._codec.read(value))
                     for key, (_, channel, value, _) in stored.items()
                 )
-                source = self._codec.read(metadata).get("source", "")
-                found.append(Stored(space, name, parent, source, values, versions, writes, body))
+                about = dict(self._codec.read(metadata))
+                source = about.pop("source", "")
+                found.append(Stored(space, name, parent, source, values, versions, writes, body, about))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from langchain_core.runnables import Runnable
-from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, select
 
 from deltamem_agents.archive.database import READ_ONLY, empty_log
 from deltamem_agents.archive.errors import ArchiveError
+from deltamem_agents.archive.items import below
 from deltamem_agents.archive.outbox import known_index
 from deltamem_agents.archive.places import is_server
 from deltamem_agents.archive.store import MemoryStore
-from deltamem_agents.archive.tables import items, metadata, records
+from deltamem_agents.archive.tables import items, records, threads
 from deltamem_agents.archive.threads import drop_threads
+from deltamem_agents.forgetting.archive_files import archive_files, overwrite_archive
 from deltamem_agents.forgetting.fingerprints import Needle, blocks_of, found_in
 from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread, remaining
 from deltamem_agents.forgetting.plan import Plan, drop_plans, store_plan
@@ -101,13 +102,21 @@ class Execution:
         whole = standing(self.plan, self.rows)
         for thread in whole:
             self.rows.remove(thread)
-        reports = [erase_from_thread(self.rows, t, frozenset(gone), absorb) for t, gone in self.plan.messages.items()]
+        reports = [
+            erase_from_thread(self.rows, t, self.plan.messages.get(t, ()), absorb, self.plan.values.get(t, ()))
+            for t in sorted({*self.plan.messages, *self.plan.values})
+        ]
         rewritten = sum(report.checkpoints for report in reports)
         note = f"{len(whole)} threads removed as a whole, {rewritten} checkpoints rewritten"
         removed = sum(rolled.removed for rolled in self.plan.rolled)
         note += f", {removed} removed by a rollback" if self.plan.rolled else ""
+        if self.plan.stuck:
+            note += f"; cannot be rewritten, and says the query: {', '.join(self.plan.stuck)}"
         erased = sum(map(len, self.plan.messages.values()))
-        return {"checkpoints": Tier(erased=erased, note=note), "working_memory": _memory_tier(reports)}
+        return {
+            "checkpoints": Tier(erased=erased, reached=not self.plan.stuck, note=note),
+            "working_memory": _memory_tier(reports),
+        }
 
     def erase_rows(self, engine: Engine) -> Plan:
         """Erase records, items and their postings, and write the audit entries, in one transaction."""
@@ -145,14 +154,14 @@ class Execution:
         if not self.plan.secure:
             return Tier(note="not asked for")
         # Though nothing goes now: an earlier call may have erased without `secure`.
-        faults = [_overwrite_archive(engine), None if self.rows is None else self.rows.overwrite()]
+        faults = [overwrite_archive(engine), None if self.rows is None else self.rows.overwrite()]
         said = "; ".join(fault for fault in faults if fault)
         return Tier(reached=not said, note=said or "databases written anew, logs emptied")
 
     def scan(self, engine: Engine) -> Scan:
         """Read every file of the databases and the index, and look for what was erased."""
         needles = self.plan.fingerprints()
-        files = [*_archive_files(engine), *([] if self.rows is None else self.rows.files())]
+        files = [*archive_files(engine), *([] if self.rows is None else self.rows.files())]
         index = self.store.vectors.place
         remote = index is not None and is_server(index)
         if index is not None and not remote:
@@ -179,16 +188,20 @@ class Execution:
     def _kept(self, engine: Engine) -> Iterator[bytes]:
         """Yield what is kept and may say the same as what was erased.
 
-        Of threads that were rewritten only the messages that stay are kept: all else that is found there was missed.
+        Of threads that the namespace knows only messages that stay are kept, and of those that were not rewritten what
+        a graph was given: all else that is found there was missed.
         """
         with engine.connect().execution_options(**READ_ONLY) as connection:
             for column in (records.c.text, items.c.value):
                 for value in connection.execute(select(column)).scalars():
                     yield value.encode()
+            here = select(threads.c.thread).where(below(threads.c.namespace, self.plan.owner))
+            known = {*connection.execute(here).scalars(), *self.plan.threads}
         if self.rows is not None:
-            yield from self.rows.blobs(without=self.plan.threads)
-            for thread in self.plan.threads:
-                yield from remaining(self.rows, thread, self.plan.messages.get(thread, ()))
+            yield from self.rows.blobs(without=known)
+            for thread in sorted(known):
+                gone, changed = self.plan.messages.get(thread, ()), thread in self.plan.threads
+                yield from remaining(self.rows, thread, gone, changed=changed)
 
     def finish(self, engine: Engine) -> None:
         """Cross the plan out."""
@@ -215,35 +228,3 @@ def _memory_tier(reports: list[ThreadReport]) -> Tier:
             "is in the new memory all the same"
         )
     return Tier(erased=len(changed), note="; ".join(notes))
-
-
-def _overwrite_archive(engine: Engine) -> str | None:
-    """Write the archive's tables anew; return why that is impossible, None if it is done."""
-    try:
-        if engine.dialect.name == "sqlite":
-            _vacuum_sqlite(engine)
-        else:
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                for table in metadata.sorted_tables:
-                    connection.execute(text(f"VACUUM (FULL) {table.name}"))
-    except (SQLAlchemyError, OSError) as error:
-        return f"the archive could not be written anew ({error}); call again when nobody uses it"
-    return None
-
-
-def _vacuum_sqlite(engine: Engine) -> None:
-    connection = engine.raw_connection()
-    try:
-        cursor = connection.cursor()
-        cursor.execute("VACUUM")
-        busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-        cursor.close()
-    finally:
-        connection.close()
-    if busy:
-        raise OSError("another connection reads its log")
-
-
-def _archive_files(engine: Engine) -> list[Path]:
-    name = engine.url.database if engine.dialect.name == "sqlite" else None
-    return [path for end in ("", "-wal", "-shm") if name and (path := Path(name + end)).is_file()]

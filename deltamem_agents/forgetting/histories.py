@@ -1,7 +1,7 @@
 """Take messages out of every checkpoint of a thread, and out of the working memories that have absorbed them."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from deltamem_agents.forgetting.replay import (
     message_channel,
 )
 from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored, Write
+from deltamem_agents.forgetting.said import Said
 from deltamem_agents.forgetting.scrub import Scrubber
 
 __all__ = ["ThreadReport", "erase_from_thread", "messages_of", "remaining", "thread_messages", "whole_units"]
@@ -59,18 +60,16 @@ def messages_of(rows: CheckpointRows, checkpoints: Sequence[Stored]) -> dict[str
     return found
 
 
-def remaining(rows: CheckpointRows, thread: str, gone: Collection[str]) -> set[bytes]:
-    """Return the bytes of a thread's messages but for those that are to be gone, and the names of its channels."""
-    found: set[bytes] = set()
-    known: dict[bytes, Item] = {}
-    for stored in _spaces(rows.load(thread)):
-        channel = message_channel(stored)
-        for one in stored:
-            found |= {name.encode() for name in one.versions}
-            found |= {
-                item.stored.data for item in items_of(rows, one.values.get(channel), known) if item.id not in gone
-            }
-    return found
+def remaining(rows: CheckpointRows, thread: str, gone: Collection[str], *, changed: bool) -> set[bytes]:
+    """Return the bytes of a thread's messages but for those that are to be gone, and the names of its channels.
+
+    changed: the thread was rewritten; what a graph was given in another form than messages is not counted then.
+    """
+    checkpoints = rows.load(thread)
+    found = Said(rows, checkpoints)
+    names = {name.encode() for one in checkpoints for name in one.versions}
+    given = () if changed else found.inputs(message_channel(checkpoints))
+    return {*found.remaining(gone), *names, *given}
 
 
 def whole_units(messages: dict[str, BaseMessage], chosen: Collection[str]) -> set[str]:
@@ -87,17 +86,23 @@ def whole_units(messages: dict[str, BaseMessage], chosen: Collection[str]) -> se
     return {name for name in unit if unit[name] in units}
 
 
-def erase_from_thread(rows: CheckpointRows, thread: str, gone: Collection[str], absorb: Absorb | None) -> ThreadReport:
+def erase_from_thread(
+    rows: CheckpointRows, thread: str, gone: Collection[str], absorb: Absorb | None, digests: Collection[str] = ()
+) -> ThreadReport:
     """Rewrite a thread's checkpoints as if these messages had never been there, all or none.
 
+    digests: SHA-256 of other texts that go.
     Raises DeltaMemError if the thread goes on all the while.
     """
     for _ in range(_ATTEMPTS):
         seen = rows.load(thread)
+        found = Said(rows, seen).messages
+        versions = [version.message for name in found.keys() & gone for version in found[name]]
+        scrub = Scrubber(frozenset(gone), versions, frozenset(digests))
         changes: dict[tuple[str, str], Change] = {}
         reports = []
         for stored in _spaces(seen):
-            changed, report = _erased(rows, stored, gone, absorb)
+            changed, report = _erased(rows, stored, scrub, absorb)
             changes |= changed
             reports.append(report)
         try:
@@ -124,18 +129,16 @@ def _spaces(stored: Sequence[Stored]) -> list[list[Stored]]:
 
 
 def _erased(
-    rows: CheckpointRows, stored: Sequence[Stored], gone: Collection[str], absorb: Absorb | None
+    rows: CheckpointRows, stored: Sequence[Stored], scrub: Scrubber, absorb: Absorb | None
 ) -> tuple[dict[tuple[str, str], Change], Replay | None]:
     """Return the changes to one graph's checkpoints, and the replay if the memory is another one now."""
     known: dict[bytes, Item] = {}
     channel = message_channel(stored)
     transcripts = [items_of(rows, one.values.get(channel), known) for one in stored]
-    messages = [item.message for item in known.values() if item.id in gone]
     memory = next(iter(memory_channels(stored)), None)
-    replay = Replay(gone, absorb, memory)
+    replay = Replay(scrub.ids, absorb, memory)
     outcomes = replay.run(stored, transcripts)
-    scrub = Scrubber(frozenset(gone), messages, replay.carried)
-    rewriter = _Rewriter(replay, scrub, channel, memory)
+    rewriter = _Rewriter(replay, replace(scrub, carried=replay.carried), channel, memory)
     changes = {(one.space, one.id): rewriter.change(one, outcomes[one.id]) for one in stored}
     moved = any(
         outcomes[one.id].memory != replay.memory(one, items) for one, items in zip(stored, transcripts, strict=True)

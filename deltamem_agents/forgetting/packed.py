@@ -4,6 +4,7 @@ LangGraph's values are msgpack, in which each object is an extension: a number, 
 stays what it is; a message is recognised by the module that its class comes from.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,12 +14,25 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-__all__ = ["ENCRYPTED", "Codec", "Extension", "Opaque", "Typed", "contents", "fields_of", "repacked", "with_fields"]
+__all__ = [
+    "ENCRYPTED",
+    "Codec",
+    "Extension",
+    "Opaque",
+    "Typed",
+    "fields_of",
+    "held_by",
+    "message_key",
+    "with_fields",
+    "with_held",
+]
 
 Typed = tuple[str, bytes]
 
 _OPTIONS = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_PASSTHROUGH_DATACLASS | ormsgpack.OPT_REPLACE_SURROGATES
 _MESSAGES = "langchain_core.messages"
+# LangGraph's numbers of extensions: those up to the fifth hold module, class and arguments, and perhaps a method.
+_POSITIONAL, _NAMED, _SNAPSHOT = 1, range(6), 7
 ENCRYPTED = "the checkpoints' values, which are encrypted"
 """What a search of the files of an encrypting saver does not read."""
 
@@ -98,17 +112,40 @@ def with_fields(extension: Extension, fields: Mapping[str, Any]) -> Extension:
     return Extension(extension.code, _pack([*value[:2], dict(fields), *value[3:]]))
 
 
-def contents(extension: Extension) -> Any:
-    """Return what an extension holds, or None if it is not msgpack."""
-    try:
+def message_key(extension: Extension, fields: Mapping[str, Any]) -> str:
+    """Return what a message is told from others by: its id, or its bytes where it has none."""
+    identity: str | None = fields.get("id")
+    return hashlib.sha256(extension.data).hexdigest() if identity is None else identity
+
+
+def held_by(extension: Extension) -> Any:
+    """Return what an object was made of, without the names of its class or of the node that a task is for.
+
+    None for an array, and for what LangGraph did not write.
+    """
+    if extension.code == _SNAPSHOT:
         return _unpack(extension.data)
-    except ormsgpack.MsgpackDecodeError:
+    if extension.code not in _NAMED:
         return None
+    value = _unpack(extension.data)
+    return value[2][_names(extension, value) :] if isinstance(value[2], list) else value[2]
 
 
-def repacked(extension: Extension, value: Any) -> Extension:
-    """Return an extension of the same kind that holds this."""
-    return Extension(extension.code, _pack(value))
+def with_held(extension: Extension, held: Any) -> Extension | None:
+    """Return an object made of something else; None if that makes none, such as a task without its arguments."""
+    if extension.code == _SNAPSHOT:
+        return Extension(extension.code, _pack(held))
+    value = _unpack(extension.data)
+    names = _names(extension, value)
+    if isinstance(held, str) or (extension.code == _POSITIONAL and len(held) < len(value[2]) - names):
+        return None
+    arguments = [*value[2][:names], *held] if names else held
+    return Extension(extension.code, _pack([*value[:2], arguments, *value[3:]]))
+
+
+def _names(extension: Extension, value: Any) -> int:
+    """Return how many of an object's arguments are names: of a task, the node that it is for."""
+    return int(extension.code == _POSITIONAL and value[1] == "Send")
 
 
 def _unpack(data: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Hold what is to be erased, without its text, from before the first step until after the last."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +46,8 @@ class Plan(BaseModel):
 
     owner: the namespace that forgets. records, items: ids of rows. detached: records that stay because another thread
     has said the same, and the thread that has not. traces: messages (namespace, thread, id) whose records are gone
-    already. messages: ids by thread. whole: threads that go as a whole.
+    already. messages: ids by thread. values: SHA-256 of other texts in checkpoints, by thread. stuck: places that
+    say the query and cannot be rewritten. whole: threads that go as a whole.
     roots: the oldest checkpoint that each of these had, since a thread that has begun anew is not what was meant.
     begun: who asked for what earlier calls have left, and why, as far as the audit log does not say it.
     rolled: threads that go back to a checkpoint.
@@ -64,6 +65,8 @@ class Plan(BaseModel):
     items: tuple[str, ...] = ()
     traces: tuple[tuple[str, str, str], ...] = ()
     messages: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    values: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    stuck: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     roots: dict[str, str] = Field(default_factory=dict)
     rolled: tuple[Rolled, ...] = ()
@@ -78,13 +81,13 @@ class Plan(BaseModel):
     @property
     def threads(self) -> tuple[str, ...]:
         """Return the threads whose checkpoints change or go."""
-        return tuple(sorted({*self.messages, *self.whole, *(one.thread for one in self.rolled)}))
+        return tuple(sorted({*self.messages, *self.values, *self.whole, *(one.thread for one in self.rolled)}))
 
     @property
     def empty(self) -> bool:
         """Tell whether there is nothing to erase."""
-        going = (self.records, self.detached, self.items, self.traces, self.messages, self.whole, self.rolled)
-        return not any(going)
+        rows = (self.records, self.detached, self.items, self.traces)
+        return not any((*rows, self.messages, self.values, self.whole, self.rolled))
 
     def fingerprints(self) -> list[Needle]:
         """Return the needles."""
@@ -108,11 +111,9 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         # What was to go already, and is found again, went because of the earlier call.
         erased = {(one.digest, one.record, one.thread): one for one in (*plan.erased, *who)}
         together["erased"] = tuple(erased.values())
-        threads = {*old.messages, *plan.messages}
-        together["messages"] = {
-            t: tuple(dict.fromkeys((*old.messages.get(t, ()), *plan.messages.get(t, ())))) for t in sorted(threads)
-        }
         together |= {
+            "messages": _by_thread(old.messages, plan.messages),
+            "values": _by_thread(old.values, plan.values),
             "needles": (*plan.needles, *moved),
             "texts": plan.texts + len(fresh),
             "short": plan.short + old.short,
@@ -124,6 +125,12 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         together["audit"] = old.audit if plan.empty else None
         plan = plan.model_copy(update=together)
     return plan
+
+
+def _by_thread(old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {
+        thread: tuple(dict.fromkeys((*old.get(thread, ()), *new.get(thread, ())))) for thread in sorted({*old, *new})
+    }
 
 
 def pending_plans(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:

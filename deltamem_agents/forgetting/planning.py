@@ -7,23 +7,16 @@ from langchain_core.messages import BaseMessage
 from sqlalchemy import Engine
 
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.records import content_hash
+from deltamem_agents.archive.records import Trust, content_hash
 from deltamem_agents.audited import LEFT_OUT, without_quotes
 from deltamem_agents.forgetting.fingerprints import SHORTEST, needles_of, pieces_of
-from deltamem_agents.forgetting.histories import thread_messages, whole_units
+from deltamem_agents.forgetting.histories import whole_units
 from deltamem_agents.forgetting.plan import Erased, Plan
 from deltamem_agents.forgetting.receipt import Held
 from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
-from deltamem_agents.forgetting.selection import (
-    Target,
-    Wanted,
-    find_items,
-    find_records,
-    known_threads,
-    require_own,
-    traces,
-)
+from deltamem_agents.forgetting.said import Said, digest_of, spoken, traces
+from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, require_own
 from deltamem_agents.forgetting.traces import find_traces
 from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
 
@@ -59,6 +52,8 @@ def make_plan(
         items=tuple(draft.items),
         traces=draft.left,
         messages={thread: tuple(sorted(names)) for thread, names in sorted(draft.messages.items())},
+        values={thread: tuple(sorted(digests)) for thread, digests in sorted(draft.values.items())},
+        stuck=tuple(draft.stuck),
         whole=tuple(draft.whole),
         rolled=() if rolled is None else rolled.named,
         erased=tuple(draft.erased),
@@ -82,7 +77,7 @@ def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wan
         draft.ask([target])
     if rows is not None:
         for thread in _threads(rows, wanted, targets, threads):
-            draft.add_thread(thread, thread_messages(rows, thread), alone=thread in own | {wanted.thread})
+            draft.add_thread(thread, Said(rows, rows.load(thread)), alone=thread in own | {wanted.thread})
     return draft
 
 
@@ -122,6 +117,8 @@ class _Draft:
     held: list[Held] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     messages: dict[str, set[str]] = field(default_factory=dict)
+    values: dict[str, set[str]] = field(default_factory=dict)
+    stuck: list[str] = field(default_factory=list)
     _archived: set[tuple[str, str]] = field(default_factory=set)
     _kept: set[tuple[str, str]] = field(default_factory=set)
 
@@ -131,16 +128,18 @@ class _Draft:
         self._note(answers)
         return bool(answers)
 
-    def add_thread(self, thread: str, found: dict[str, BaseMessage], *, alone: bool) -> None:
+    def add_thread(self, thread: str, said: Said, *, alone: bool) -> None:
         """Decide about the messages of a thread; the thread goes as a whole if all of it does, and it is alone here."""
         chosen = {name for said, name in self._archived - self._kept if said == thread}
-        for name, message in found.items():
-            if (thread, name) in self._archived or not self.wanted.wants(name, message):
+        for name, versions in said.messages.items():
+            asked = [version for version in versions if self.wanted.wants(name, spoken(version.fields))]
+            if (thread, name) in self._archived or not asked:
                 continue
             # A record that is asked for is asked about by now, unless it lacks what the message says.
-            unsaid = self.wanted.query is not None
+            unsaid, message = self.wanted.query is not None, asked[-1].message
             if self.ask(self._targets(thread, name, message) if unsaid else [_as_target(name, message, thread)]):
                 chosen.add(name)
+        found = {name: versions[-1].message for name, versions in said.messages.items()}
         kept = {name for said, name in self._kept if said == thread}
         if self.wanted.everything and not kept and alone:
             self.whole.append(thread)
@@ -150,8 +149,28 @@ class _Draft:
             going = chosen | self._companions(thread, found, chosen, kept)
             if going:
                 self.messages[thread] = going
+            self._add_values(thread, said, going)
         # A record may say less than its message: it has no tool calls, and may be redacted.
-        self.texts += [text for name, message in found.items() if name in going for text in traces(message)]
+        for version in (version for name in going & found.keys() for version in said.messages[name]):
+            self.texts += traces(version.fields)
+            self.texts += [text for text in spoken(version.fields) if self.wanted.wants_text(text)]
+
+    def _add_values(self, thread: str, said: Said, going: Collection[str]) -> None:
+        """Decide about what says the query and is no message, such as another channel of the state."""
+        goes, stays = ({text for name, versions in said.messages.items() if (name in going) is gone
+                        for version in versions for text in spoken(version.fields)}
+                       for gone in (True, False))  # fmt: skip
+        for text, channels in said.texts.items():
+            if not self.wanted.wants_text(text) or text in stays:
+                continue
+            # What a message says that goes has been asked about.
+            if text in goes or self.ask([_value_target(text, channels, thread)]):
+                self.values.setdefault(thread, set()).add(digest_of(text))
+        self.stuck += [
+            f"{place} of thread {thread!r}"
+            for place, texts in said.closed.items()
+            if any(map(self.wanted.wants_text, texts))
+        ]
 
     def _companions(
         self, thread: str, found: dict[str, BaseMessage], chosen: Collection[str], kept: Collection[str]
@@ -213,6 +232,13 @@ class _Draft:
                 self.detached.append((target.id, self.wanted.thread))
             elif target.kind == "record":
                 self.records.append(target.id)
+
+
+def _value_target(text: str | bytes, channels: Collection[str], thread: str) -> Target:
+    """Show a text of a state's channel as a record; LangGraph's own channels, such as of inputs, begin with __."""
+    channel = min(channels, key=lambda name: (name.startswith("__"), name))
+    shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    return Target(channel, shown, "state", int(Trust.MEDIUM), places=((thread, channel),))
 
 
 def _as_target(name: str, message: BaseMessage, thread: str) -> Target:

@@ -74,9 +74,10 @@ class PostgresRows:
             versions = body["channel_versions"]
             values = {c: blobs[space, c, str(v)] for c, v in versions.items() if (space, c, str(v)) in blobs}
             values |= body.get("channel_values") or {}
-            source = row["metadata"].get("source", "")
-            written = tuple(writes[space, name])
-            found.append(Stored(space, name, row["parent_checkpoint_id"], source, values, versions, written, body))
+            about = dict(row["metadata"])
+            source, written = about.pop("source", ""), tuple(writes[space, name])
+            parent = row["parent_checkpoint_id"]
+            found.append(Stored(space, name, parent, source, values, versions, written, body, about))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from deltamem_agents._chunks import PROVIDER
 from deltamem_agents.decided import Kept, decided_from_bytes, decided_key
 from deltamem_agents.forgetting.absorbed import absorbed_by, forgets_digests, same_memory
-from deltamem_agents.forgetting.packed import Extension, fields_of
+from deltamem_agents.forgetting.packed import Extension, fields_of, message_key
 from deltamem_agents.forgetting.rows import CheckpointRows, Stored
 from deltamem_agents.memory_cell import MEMORY_KEY
 from deltamem_agents.messages import to_entries
@@ -34,8 +34,8 @@ class Item:
 
     @property
     def id(self) -> str:
-        """Return the message's id."""
-        return self.message.id or ""
+        """Return the message's id, or what is known of its bytes where it has none."""
+        return message_key(self.stored, {"id": self.message.id})
 
     @cached_property
     def digest(self) -> bytes:
@@ -112,6 +112,7 @@ class Replay:
     def run(self, stored: Sequence[Stored], transcripts: Sequence[Sequence[Item]]) -> dict[str, Outcome]:
         """Return the outcome of each checkpoint by its id; the oldest come first, and so do parents."""
         self.digests = {to_entries([HumanMessage("", id=name)])[0].digest for name in self._gone}
+        self.digests |= {item.digest for items in transcripts for item in items if item.id in self._gone}
         for one in stored:
             self.decided |= decided_from_bytes(one.values.get(decided_key(self._channel or "")))
         found: dict[str, Outcome] = {}

@@ -30,7 +30,10 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Hold one checkpoint. source: what made it (input, loop, update, fork). versions: of its channels."""
+    """Hold one checkpoint. source: what made it (input, loop, update, fork). versions: of its channels.
+
+    metadata: what else is kept about it, such as what the run was configured with.
+    """
 
     space: str
     id: str
@@ -40,6 +43,7 @@ class Stored:
     versions: Mapping[str, Any]
     writes: Sequence[Write] = ()
     body: Any = field(default=None, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,31 +8,33 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from deltamem_agents.forgetting.fingerprints import SHORTEST
-from deltamem_agents.forgetting.packed import Extension, contents, fields_of, repacked, with_fields
+from deltamem_agents.forgetting.packed import Extension, fields_of, held_by, message_key, with_fields, with_held
+from deltamem_agents.forgetting.said import digest_of, said_by, texts_of
 from deltamem_agents.memory_cell import MEMORY_KEY
 
 __all__ = ["Scrubber"]
 
 _GONE = object()
-_POSITIONAL = 1  # LangGraph's number of an extension that holds module, name and arguments
 
 
 @dataclass
 class Scrubber:
     """Remove messages by id, inputs without an id by what they say, and tasks by the tool call that they carry out.
 
-    ids: of the messages that go. messages: those of them that are known. carried: for replies that carry the working
-    memory, what they carry instead; None takes it off.
+    ids: of the messages that go. messages: those of them that are known. digests: SHA-256 of other texts that go, which
+    leave nothing in their place but an empty text. carried: for replies that carry the working memory, what they carry
+    instead; None takes it off.
     """
 
     ids: Collection[str]
     messages: Sequence[BaseMessage]
+    digests: Collection[str] = ()
     carried: Mapping[str, bytes | None] = field(default_factory=dict)
-    _known: dict[bytes, Any] = field(default_factory=dict)
+    _known: dict[bytes, Any] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._said = {_said(message.content) for message in self.messages} - {""}
-        texts = {text for message in self.messages for text in (message.text, *_texts(message.content))}
+        self._said = {said_by(message.content) for message in self.messages} - {""}
+        texts = {text for message in self.messages for text in (message.text, *texts_of(message.content))}
         # A short word may stand anywhere for anything.
         self._texts = {text for text in texts if len(text.encode("utf-8", "surrogatepass")) >= SHORTEST}
         replies = [message for message in self.messages if isinstance(message, AIMessage)]
@@ -51,12 +53,19 @@ class Scrubber:
         if isinstance(value, dict):
             if self._names(value) or self._calls_for(value):
                 return _GONE
-            items = {name: self._clean(item) for name, item in value.items()}
+            items = {name: self._clean(item) for name, item in value.items() if not self._is_key(name)}
             return {name: None if item is _GONE else item for name, item in items.items()}
-        return "" if isinstance(value, str) and value in self._texts else value
+        return type(value)() if isinstance(value, str | bytes) and self._goes(value) else value
+
+    def _goes(self, value: str | bytes) -> bool:
+        return value in self._texts or (bool(self.digests) and digest_of(value) in self.digests)
+
+    def _is_key(self, name: Any) -> bool:
+        """Tell whether a key goes with its value: one that is data, not the name of a field."""
+        return isinstance(name, str) and not name.isidentifier() and self._goes(name)
 
     def _list(self, value: list[Any]) -> Any:
-        if _is_content(value) and _said(value) in self._said:
+        if _is_content(value) and said_by(value) in self._said:
             return []
         kept = [item for item in map(self._clean, value) if item is not _GONE]
         return _GONE if not kept and any(map(self._calls_for, value)) else kept
@@ -69,15 +78,16 @@ class Scrubber:
     def _cleaned(self, value: Extension) -> Any:
         fields = fields_of(value)
         if fields is not None:
-            if self._names(fields):
+            if self._names(fields) or message_key(value, fields) in self.ids:
                 return _GONE
             # A message that stays is left as it is, whatever it quotes: who wants that gone names it as well.
             return self._recarried(value, fields)
-        inner = contents(value)
+        inner = held_by(value)
         cleaned = self._clean(inner)
-        if value.code == _POSITIONAL and len(cleaned[-1]) < len(inner[-1]):
-            return _GONE  # a task, which would be begun with fewer arguments
-        return value if cleaned is _GONE or cleaned == inner else repacked(value, cleaned)
+        if cleaned is _GONE or cleaned == inner:
+            return _GONE if cleaned is _GONE else value
+        made = with_held(value, cleaned)
+        return _GONE if made is None else made
 
     def _names(self, fields: Mapping[Any, Any]) -> bool:
         """Tell whether these are the fields of a message that goes."""
@@ -85,7 +95,7 @@ class Scrubber:
             return False
         identity = fields.get("id")
         if identity is None:
-            return _said(fields["content"]) in self._said
+            return said_by(fields["content"]) in self._said
         return identity in self.ids
 
     def _calls_for(self, value: Any) -> bool:
@@ -105,17 +115,3 @@ class Scrubber:
 
 def _is_content(value: Sequence[Any]) -> bool:
     return bool(value) and all(isinstance(block, dict) and "type" in block for block in value)
-
-
-def _texts(content: Any) -> list[str]:
-    """Return the texts of a message's content: of its blocks, if it is a list."""
-    if isinstance(content, str):
-        return [content]
-    blocks = content if isinstance(content, list) else []
-    texts = [block.get("text") if isinstance(block, Mapping) else block for block in blocks]
-    return [text for text in texts if isinstance(text, str)]
-
-
-def _said(content: Any) -> str:
-    """Return what a content is compared by: its text, or all of it where it has none; empty if nothing is said."""
-    return "".join(_texts(content)) or (repr(content) if isinstance(content, list) and content else "")

@@ -2,13 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from langchain_core.messages import BaseMessage
-from sqlalchemy import Column, ColumnElement, Connection, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, select
 
 from backbone import ConfigError
 from deltamem_agents.archive.dialects import chunks
@@ -16,10 +15,11 @@ from deltamem_agents.archive.items import below
 from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key, original_id
 from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
+from deltamem_agents.forgetting.fingerprints import SHORTEST
+from deltamem_agents.forgetting.said import TELLING, leaves
 
-__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "require_own", "traces"]
+__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "require_own"]
 
-_TELLING = 24  # characters; a shorter argument, such as the name of a file, may stand anywhere for anything
 SUBJECT = "subject:"
 """What the tags begin with that say whom a record is about."""
 
@@ -58,12 +58,21 @@ class Wanted:
         """Tell whether a text has what is looked for."""
         return self.query is None or self.query.casefold() in text.casefold()
 
-    def _is_said(self, message: BaseMessage) -> bool:
-        return self.says(message.text) or any(map(self.says, _leaves(_told(message))))
+    def wants(self, name: str, texts: Iterable[str]) -> bool:
+        """Tell whether a message that is not in the record is asked for. texts: all that it says."""
+        return self.subject is None and (self.ids is None or name in self.ids) and any(map(self.says, texts))
 
-    def wants(self, name: str, message: BaseMessage) -> bool:
-        """Tell whether a message that is not in the record is asked for."""
-        return self.subject is None and (self.ids is None or name in self.ids) and self._is_said(message)
+    def wants_text(self, text: str | bytes) -> bool:
+        """Tell whether a text, or bytes that hold one, is asked for though it is no message's."""
+        if self.query is None or self.ids is not None or self.subject is not None:
+            return False
+        if isinstance(text, str):
+            return self.says(text)
+        try:
+            return self.says(text.decode())
+        except UnicodeDecodeError:
+            # A short word is in many bytes by chance.
+            return len(self.query.encode()) >= SHORTEST and self.says(text.decode("utf-8", "ignore"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +142,9 @@ def find_records(connection: Connection, wanted: Wanted) -> list[Target]:
 
 
 def find_items(connection: Connection, wanted: Wanted) -> list[Target]:
-    """Return a store's items that go with a whole namespace; the text of one is its value as JSON."""
-    if wanted.namespace is None or not wanted.everything or wanted.thread is not None:
+    """Return a store's items that go with a whole namespace, or say the query; the text of one is its value as JSON."""
+    whole = wanted.namespace is not None and wanted.everything
+    if wanted.thread is not None or not (whole or wanted.query is not None):
         return []
     found = connection.execute(select(items).where(_meant(items.c.namespace, wanted)))
     return [
@@ -146,34 +156,17 @@ def find_items(connection: Connection, wanted: Wanted) -> list[Target]:
             created=row.created,
             namespace=tuple(json.loads(row.namespace)),
             kind="item",
-            parts=(row.value, *_long(json.loads(row.value))),
+            parts=(row.value, *(text for text in leaves(json.loads(row.value)) if len(text) >= TELLING)),
         )
         for row in found
+        if whole or any(map(wanted.wants_text, _told(row)))
     ]
 
 
-def traces(message: BaseMessage) -> list[str]:
-    """Return what is to be looked for when a message is gone: its text, and the longer texts that it tells tools."""
-    return [str(message.text), *_long(_told(message))]
-
-
-def _told(message: BaseMessage) -> list[Any]:
-    """Return the arguments of a message's tool calls."""
-    calls = [*getattr(message, "tool_calls", ()), *getattr(message, "invalid_tool_calls", ())]
-    return [call["args"] for call in calls]
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """Yield every text and number of a JSON value."""
-    if isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(part)
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)
-
-
-def _long(value: Any) -> list[str]:
-    return [text for text in _leaves(value) if len(text) >= _TELLING]
+def _told(row: Row[Any]) -> list[str]:
+    """Return what an item says: its key, the names in its value, and every text."""
+    value = json.loads(row.value)
+    return [row.key, json.dumps(value, ensure_ascii=False), *leaves(value)]
 
 
 def _meant(namespace: Column[str], wanted: Wanted) -> ColumnElement[bool]:

@@ -61,9 +61,10 @@ class SqliteRows:
         found = []
         for space, name, parent, kind, checkpoint, metadata in self._rows(_CHECKPOINTS, thread):
             body = self._codec.read((kind, checkpoint))
-            source = json.loads(metadata).get("source", "")
+            about = json.loads(metadata)
+            source = about.pop("source", "")
             values, versions = body["channel_values"], body["channel_versions"]
-            found.append(Stored(space, name, parent, source, values, versions, tuple(writes[space, name]), body))
+            found.append(Stored(space, name, parent, source, values, versions, tuple(writes[space, name]), body, about))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:
