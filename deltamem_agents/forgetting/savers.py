@@ -24,7 +24,10 @@ def rows_of(saver: BaseCheckpointSaver[Any]) -> CheckpointRows:
         from deltamem_agents.forgetting.postgres_rows import PostgresRows  # noqa: PLC0415 - an extra
 
         return PostgresRows(saver)  # type: ignore[arg-type] # as its name says
-    raise ConfigError(
-        f"checkpoints are rewritten in SQLite, Postgres and memory, by a saver that was opened with `with`; got "
-        f"{type(saver).__name__}"
-    )
+    if any(kind.__name__ in {"AsyncSqliteSaver", "AsyncPostgresSaver"} for kind in type(saver).__mro__):
+        raise ConfigError(
+            "checkpoints are rewritten by a saver that was opened with `with`, and this one was opened with `async "
+            "with`; open its URL once more, `with open_checkpointer(url) as rewriter`, give `rewriter` to HybridMemory "
+            "or this function, and call it from a thread: await asyncio.to_thread(memory.forget, ...)"
+        )
+    raise ConfigError(f"checkpoints are rewritten in SQLite, Postgres and memory, got {type(saver).__name__}")

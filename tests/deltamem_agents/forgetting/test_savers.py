@@ -1,5 +1,6 @@
 """Forgetting in threads of each checkpointer, wiring and shape of message."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,11 +184,41 @@ def test_a_thread_that_goes_on_is_tried_again_and_then_refused(make_model: Make)
             erase_from_thread(rows, "t", {"u0"}, None)
 
 
-async def test_an_asynchronous_checkpointer_is_refused(tmp_path: Path) -> None:
-    """What cannot be rewritten is said before anything is erased."""
-    async with open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
-        with pytest.raises(ConfigError, match="opened with `with`"):
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_thread_of_an_asynchronous_app_is_forgotten(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, make_model: Make
+) -> None:
+    """Its own checkpointer is refused, with what to do instead; that does it, while the app is running."""
+    url = request.getfixturevalue("postgres_url") if kind == "postgres" else f"sqlite:///{tmp_path}/threads.sqlite"
+    model = make_model(**SMALL)
+    replies: dict[str, AIMessage] = {}
+    async with open_checkpointer(url) as saver:
+        with pytest.raises(ConfigError, match=r"open its URL once more, .*asyncio\.to_thread"):
             rows_of(saver)
+        graph = scripted(model, replies, saver)
+        for thread, turns in (("all", EVERY), ("never", without(1))):
+            for number in turns:
+                said, answered = SCRIPT[number]
+                replies[f"u{number}"] = AIMessage(answered, id=f"a{number}")
+                await graph.ainvoke({"messages": [HumanMessage(said, id=f"u{number}")]}, config(thread))
+        with (
+            MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite") as store,
+            open_checkpointer(url) as rewriter,
+            HybridMemory(store, namespace=("acme",), checkpointer=rewriter, model=model) as memory,
+        ):
+            receipt = await asyncio.to_thread(memory.forget, ids=["u1", "a1"], thread="all", reason="asked")
+            assert receipt.complete
+            assert receipt.tiers["working_memory"].erased == 1
+            assert_same(scripted(model, replies, rewriter), "all", "never")
+        assert ids((await graph.aget_state(config("all"))).values) == [f"{who}{n}" for n in without(1) for who in "ua"]
+    if kind == "sqlite":
+        assert SCRIPT[1][0].encode() not in (tmp_path / "threads.sqlite").read_bytes()
+
+
+def test_another_checkpointer_is_refused() -> None:
+    """What cannot be rewritten is said before anything is erased."""
+    with pytest.raises(ConfigError, match="in SQLite, Postgres and memory, got BaseCheckpointSaver"):
+        rows_of(BaseCheckpointSaver())
 
 
 def test_encrypted_checkpoints_are_named_as_not_read(tmp_path: Path) -> None:
