@@ -89,7 +89,7 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
     adapter that is not the model's.
     """
     window = min(WINDOW_TOKENS, max(SMALLEST_WINDOW, options.distance))
-    keep = min(KEEP_TOKENS, options.distance // 3)
+    keep = min(KEEP_TOKENS, max(1, options.distance // 3))
     model = _chat_model(options, window, keep)
     full = _chat_model(options, FULL_CONTEXT_TOKENS)
     count_tokens = _token_counter(model)

@@ -46,6 +46,16 @@ def test_the_same_seed_gives_the_same_figures_and_updates_change_them(
     assert "with updates" in tables[2]
 
 
+@pytest.mark.parametrize("distance", [0, 2])
+def test_facts_with_nothing_behind_them_are_asked_for_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], distance: int
+) -> None:
+    """A distance that leaves nothing to keep is measured with the question alone in the prompt."""
+    assert run(monkeypatch, "--facts", "4", "--distance", str(distance), "--threads", "2", "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["n"], figures["prompt_contains_fact"]) == (8, 0)
+
+
 @pytest.mark.parametrize("by_flag", [True, False])
 def test_another_model_is_measured_with_its_adapter(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model_folder: Path, by_flag: bool
