@@ -1,7 +1,7 @@
 """Make the bundled backbone: tokenizer, decoder, and one adapter each for MSW, TSW and SSW.
 
-Run `python -m backbone.tiny.recipe`; it writes the files that `backbone.load_backbone()` loads. `--quick` goes the same
-way in about a minute and makes a model that has learned nothing; `--out` writes elsewhere.
+Run `python -m backbone.tiny.recipe`; it writes the files that `backbone.load_backbone()` loads. `--out` writes
+elsewhere. `--quick` goes the same way in about a minute and makes a model that has learned nothing; it needs `--out`.
 """
 
 import argparse
@@ -175,10 +175,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m backbone.tiny.recipe", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="go through every phase in about a minute")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="folder to write model/ and adapters/ to"
+        "--out", type=Path, help="folder to write model/ and adapters/ to; the bundled ones if left out"
     )
     arguments = parser.parse_args()
-    run_recipe(QUICK if arguments.quick else FULL, arguments.out, Console())
+    if arguments.quick and arguments.out is None:
+        parser.error("--quick needs --out: what it makes has learned nothing, and must not replace the bundled model")
+    run_recipe(QUICK if arguments.quick else FULL, arguments.out or Path(__file__).parent, Console())
 
 
 if __name__ == "__main__":
