@@ -1,6 +1,7 @@
 """The options of a local chat model, and how a call's own options join them."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -29,11 +30,11 @@ class TurnOptions(BaseModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    model: str | None = None
-    adapter: str | None = None
+    model: str | Path | None = None
+    adapter: str | Path | None = None
     revision: str | None = None
-    device: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    device: str | torch.device | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | torch.dtype | None = None
     window_tokens: int | None = Field(default=None, gt=0)
     keep_tokens: int | None = Field(default=None, gt=0)
     max_tokens: int = Field(default=256, gt=0)
@@ -73,19 +74,19 @@ class TurnOptions(BaseModel):
     @property
     def model_name(self) -> str:
         """Give the name that replies report."""
-        return self.model or _BUNDLED_NAME
+        return _BUNDLED_NAME if self.model is None else str(self.model)
 
     @property
     def engine(self) -> Engine:
         """Give the engine that runs this model, loading it the first time."""
         registry = default_registry() if self.registry is None else self.registry
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
+        dtype = getattr(torch, self.dtype) if isinstance(self.dtype, str) else self.dtype
         return registry.get(self.model, adapter=self.adapter, revision=self.revision, device=self.device, dtype=dtype)
 
     def for_call(self, options: dict[str, Any]) -> Self:
         """Return this model, or with a `model` option of the call the same settings for that model."""
         other = options.pop("model", None)
-        return self if other is None or other == self.model_name else self.model_copy(update={"model": other})
+        return self if other is None or str(other) == self.model_name else self.model_copy(update={"model": other})
 
     def turn_request(
         self,

@@ -30,14 +30,14 @@ __all__ = ["ChatDeltaMem"]
 class ChatDeltaMem(TurnOptions, BaseChatModel):
     """Chat with a local model whose older messages live on in a working memory instead of in the prompt.
 
-    model, adapter, revision, device, dtype: as backbone.load_backbone takes them; model None is the bundled one, whose
-    adapters are "msw" (the default), "tsw" and "ssw". window_tokens: the prompt's largest number of tokens, system
-    messages and tools aside; keep_tokens: how many of them stay when older messages leave. Unset, they are 512 and 128
-    for the bundled model, 4,096 and 1,024 for others. max_tokens, temperature (0 is greedy), top_p, top_k, seed, stop:
-    how a reply is written; each can also be given per call. template_options: passed to the chat template, such as
-    {"enable_thinking": False}. prefix_cache_bytes: how much of what was read is kept, so that the next turn reads only
-    what is new; models of one engine that give the same number share it, and 0 keeps nothing. registry: where loaded
-    models are shared; None is one for the process.
+    model, adapter, revision, device, dtype: as backbone.load_backbone takes them, dtype also by its name; model None is
+    the bundled one, whose adapters are "msw" (the default), "tsw" and "ssw". window_tokens: the prompt's largest number
+    of tokens, system messages and tools aside; keep_tokens: how many of them stay when older messages leave. Unset,
+    they are 512 and 128 for the bundled model, 4,096 and 1,024 for others. max_tokens, temperature (0 is greedy),
+    top_p, top_k, seed, stop: how a reply is written; each can also be given per call. template_options: passed to the
+    chat template, such as {"enable_thinking": False}. prefix_cache_bytes: how much of what was read is kept, so that
+    the next turn reads only what is new; models of one engine that give the same number share it, and 0 keeps nothing.
+    registry: where loaded models are shared; None is one for the process.
 
     Making one is cheap; weights are loaded with the first reply. Raises pydantic's ValidationError for options that
     cannot work.
@@ -131,13 +131,14 @@ class ChatDeltaMem(TurnOptions, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         window, keep = self.window
-        params = {"model": self.model_name, "adapter": self.adapter, "window_tokens": window, "keep_tokens": keep}
+        adapter = None if self.adapter is None else str(self.adapter)
+        params = {"model": self.model_name, "adapter": adapter, "window_tokens": window, "keep_tokens": keep}
         return params | {name: getattr(self, name) for name in SAMPLING_OPTIONS}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
         params["ls_provider"] = PROVIDER
-        params["ls_model_name"] = kwargs.get("model") or self.model_name
+        params["ls_model_name"] = str(kwargs.get("model") or self.model_name)
         return params
 
     def _resolve_model_profile(self) -> ModelProfile:

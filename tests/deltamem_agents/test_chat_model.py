@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
+import torch
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.tools import tool
@@ -54,6 +56,22 @@ def test_a_stream_adds_up_to_the_reply(model: ChatDeltaMem) -> None:
     assert last.usage_metadata["output_tokens"] == 12
     assert last.response_metadata["finish_reason"] == "length"
     assert last.response_metadata["model_name"] == model.model
+
+
+def test_paths_and_torch_names_say_the_same_as_text(model_folder: Path, registry: EngineRegistry) -> None:
+    """What load_backbone takes, ChatDeltaMem takes: the same engine answers, and calls and traces name it as text."""
+    given: dict[str, Any] = {"model": model_folder, "adapter": model_folder / "token", "dtype": torch.float32}
+    options: dict[str, Any] = {"max_tokens": 4, "registry": registry}
+    model = ChatDeltaMem(**given, device=torch.device("cpu"), **options)
+    texts = {name: str(value).removeprefix("torch.") for name, value in given.items()}
+    same = ChatDeltaMem(**texts, device="cpu", **options)
+    assert model.engine is same.engine
+    assert model.asdict() == same.asdict()
+    reply = model.invoke("hello", model=model_folder)
+    assert reply.response_metadata["model_name"] == str(model_folder)
+    assert reply.text == same.invoke("hello").text != ""
+    with pytest.raises(ValidationError):
+        ChatDeltaMem(dtype="float12")  # type: ignore[arg-type] # which is what is tested
 
 
 def test_tokens_are_counted_as_the_model_reads_them(model: ChatDeltaMem) -> None:
