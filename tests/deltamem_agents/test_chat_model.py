@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
 from backbone import ConfigError, EngineRegistry, PromptError, WindowOverflowError
-from deltamem_agents import ChatDeltaMem, use_memory
+from deltamem_agents import ChatDeltaMem, WorkingMemory, use_memory
 
 MakeModel = Callable[..., ChatDeltaMem]
 
@@ -72,6 +72,25 @@ def test_paths_and_torch_names_say_the_same_as_text(model_folder: Path, registry
     assert reply.text == same.invoke("hello").text != ""
     with pytest.raises(ValidationError):
         ChatDeltaMem(dtype="float12")  # type: ignore[arg-type] # which is what is tested
+
+
+def test_a_history_is_absorbed_once_in_any_order_and_again_under_new_ids(make_model: MakeModel) -> None:
+    """A message is known by its id: shuffled and repeated it is the same, and with another id it is another one."""
+    model = make_model(max_tokens=2, keep_tokens=1)
+
+    def absorbed(memory: bytes | None, *history: HumanMessage) -> WorkingMemory:
+        with use_memory(memory) as cell:
+            model.invoke([*history, HumanMessage("what is my name", id="asked")])
+        assert cell.current is not None
+        return WorkingMemory.from_bytes(cell.current)
+
+    told = [HumanMessage(f"my name is hello {word} " * 3, id=word) for word in ("yes", "no", "weather", "tool", "user")]
+    once = absorbed(None, *told)
+    shuffled = absorbed(once.to_bytes(), *reversed(told), *told)
+    assert once.messages == shuffled.messages == len(told)
+    assert shuffled.to_bytes() == once.to_bytes()
+    renamed = [message.model_copy(update={"id": f"new {message.id}"}) for message in told]
+    assert absorbed(once.to_bytes(), *renamed).messages == 2 * len(told)
 
 
 def test_tokens_are_counted_as_the_model_reads_them(model: ChatDeltaMem) -> None:
