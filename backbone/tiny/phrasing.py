@@ -74,9 +74,10 @@ def statement(
     held_out: bool = False,
     value_first: bool = False,
 ) -> str:
-    """Return a sentence that states `value`, in a phrasing that training has (or, with `held_out`, has never) seen.
+    """Return a sentence that states `value`, in a phrasing that training may (with `held_out`: must not) use for it.
 
-    value_first: the value comes before what it is the value of; it has to be read backwards.
+    held_out: a value of which no phrasing is kept from training is stated in any of them. value_first: the value comes
+    before what it is the value of; it has to be read backwards.
     """
     templates = (*UPDATES, *STATEMENTS[:2]) if update else (*STATEMENTS, *item.statements, *item.statements)
     if value_first and not update:

@@ -1,4 +1,8 @@
-"""Generate the conversations that recall is measured on; no phrasing of a fact in them was trained on."""
+"""Generate the conversations that recall is measured on.
+
+Their seeds, and the combinations of fact, value and phrasing that state their facts, are kept from training; a value
+that has no such combination is stated as in training. Questions are worded as in training.
+"""
 
 import random
 from collections.abc import Callable
