@@ -75,11 +75,15 @@ def wrap_projections(site: AttentionSite, memory: LayerMemory) -> None:
 
 
 def _attention_modules(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """Give the attention modules of the decoder's layers: what sees pictures or hears sounds reads no text."""
     packed = getattr(model.config, "model_type", None) in _PACKED_IN_ORDER
+    decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
+    inside = set(getattr(decoder, "layers", decoder).modules())
     return [
         (name, module)
         for name, module in model.named_modules()
-        if {"q_proj", "o_proj"} <= _children(module) or (packed and {PACKED, "o_proj"} <= _children(module))
+        if module in inside
+        and ({"q_proj", "o_proj"} <= _children(module) or (packed and {PACKED, "o_proj"} <= _children(module)))
     ]
 
 
