@@ -1,5 +1,6 @@
 """Offer policies that most agents want; each can also be named in a policy file."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -11,7 +12,18 @@ from deltamem_agents.policy.decisions import Forget, Present, RedactedSpan, Reta
 from deltamem_agents.policy.hooks import MemoryPolicy, PolicyContext, PolicyMessage, RecordLike, Signals
 from deltamem_agents.policy.secrets import redact_secrets
 
-__all__ = ["Budget", "LegalHold", "Novelty", "PersonalData", "Roles", "Rule", "Secrets", "TimeToLive", "matches"]
+__all__ = [
+    "Budget",
+    "LegalHold",
+    "Novelty",
+    "PersonalData",
+    "Redacting",
+    "Roles",
+    "Rule",
+    "Secrets",
+    "TimeToLive",
+    "matches",
+]
 
 PiiKind = Literal["email", "credit_card", "ip", "mac_address", "url"]
 
@@ -32,25 +44,40 @@ def matches(source: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(source, pattern) for pattern in patterns)
 
 
-class Secrets(Rule):
-    """Replace secrets by placeholders before anything else happens to a text, and again when a record is shown."""
+class Redacting(Rule):
+    """Be the base of rules that replace spans of a text: when it is kept, when it is searched for, when it is shown."""
 
-    name: ClassVar[str] = "secrets"
+    @abstractmethod
+    def spans(self, text: str) -> tuple[RedactedSpan, ...]:
+        """Return what is to be replaced in a text."""
 
     def retain(self, message: PolicyMessage, signals: Signals) -> Retain:  # noqa: ARG002
         """Redact the message."""
-        spans = _secret_spans(message.text)
+        spans = self.spans(message.text)
         return Retain(redactions=spans, reason=_found(spans))
 
     def retrieve(self, query: str, context: PolicyContext) -> Retrieve:  # noqa: ARG002
         """Redact the query, which may go to a provider of embeddings."""
-        spans = _secret_spans(query)
+        spans = self.spans(query)
         return Retrieve(redactions=spans, reason=_found(spans))
 
     def present(self, record: RecordLike, context: PolicyContext) -> Present:  # noqa: ARG002
         """Mask what an older rule let through."""
-        spans = _secret_spans(record.text)
+        spans = self.spans(record.text)
         return Present(action="mask" if spans else "show", redactions=spans, reason=_found(spans))
+
+
+class Secrets(Redacting):
+    """Replace secrets by placeholders before anything else happens to a text, and again when a record is shown."""
+
+    name: ClassVar[str] = "secrets"
+
+    def spans(self, text: str) -> tuple[RedactedSpan, ...]:
+        """Return the secrets in a text."""
+        return tuple(
+            RedactedSpan(kind=found.kind, start=found.span[0], end=found.span[1], placeholder=found.placeholder)
+            for found in redact_secrets(text).findings
+        )
 
 
 class Roles(Rule):
@@ -154,28 +181,14 @@ class LegalHold(Rule):
         return Forget(action="keep", reason=f"held: {', '.join(held)}") if held else Forget(reason="not held")
 
 
-class PersonalData(Rule):
+class PersonalData(Redacting):
     """Redact personal data found by LangChain's PII detectors."""
 
     name: ClassVar[str] = "personal-data"
     kinds: tuple[PiiKind, ...] = ("email", "credit_card", "ip", "mac_address")
 
-    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:  # noqa: ARG002
-        """Redact the message."""
-        spans = self._spans(message.text)
-        return Retain(redactions=spans, reason=_found(spans))
-
-    def retrieve(self, query: str, context: PolicyContext) -> Retrieve:  # noqa: ARG002
-        """Redact the query."""
-        spans = self._spans(query)
-        return Retrieve(redactions=spans, reason=_found(spans))
-
-    def present(self, record: RecordLike, context: PolicyContext) -> Present:  # noqa: ARG002
-        """Mask what an older rule let through."""
-        spans = self._spans(record.text)
-        return Present(action="mask" if spans else "show", redactions=spans, reason=_found(spans))
-
-    def _spans(self, text: str) -> tuple[RedactedSpan, ...]:
+    def spans(self, text: str) -> tuple[RedactedSpan, ...]:
+        """Return the data of these kinds in a text."""
         from langchain.agents.middleware import pii  # noqa: PLC0415 - langchain is loaded by those who use this rule
 
         return tuple(
@@ -183,11 +196,6 @@ class PersonalData(Rule):
             for kind in self.kinds
             for found in getattr(pii, f"detect_{kind}")(text)
         )
-
-
-def _secret_spans(text: str) -> tuple[RedactedSpan, ...]:
-    found = redact_secrets(text).findings
-    return tuple(RedactedSpan(kind=f.kind, start=f.span[0], end=f.span[1], placeholder=f.placeholder) for f in found)
 
 
 def _found(spans: Iterable[RedactedSpan]) -> str:
