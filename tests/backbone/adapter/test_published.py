@@ -1,6 +1,7 @@
 """Check what is read of the published two-file form, what is written, and what is refused."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,32 @@ def test_broken_files_are_refused(file: str, content: bytes, reason: str, tmp_pa
     (tmp_path / file).write_bytes(content)
     with pytest.raises(AdapterError, match=reason):
         read_published(tmp_path)
+
+
+class Hostile:
+    """Make a folder when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_hostile_pickle_is_refused_and_runs_nothing(
+    make_frozen: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    """Weights are read as tensors only: a call that is hidden among them is not made."""
+    folder, made = tmp_path / "adapter", tmp_path / "made"
+    tensors = attach_memory(make_frozen("llama"), DeltaMemConfig(), seed=0).adapter_tensors()
+    write_published(folder, DeltaMemConfig(), tensors)
+    torch.save({**tensors, "more": Hostile(made)}, folder / WEIGHTS_FILE)
+    for read in (read_published, lambda path: load_adapter(make_frozen("llama"), path)):
+        with pytest.raises(AdapterError, match="cannot be read as a dict of tensors"):
+            read(folder)
+    assert not made.exists()
+    torch.load(folder / WEIGHTS_FILE, weights_only=False)
+    assert made.exists(), "the file is hostile to whoever reads it as a pickle"
 
 
 def test_weights_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
