@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jinja2
+
 from backbone.chat.control import encode, part_spelled, strings_of
 from backbone.chat.marks import MARK_KEY, add_marks, choose_starts, free_characters, remove_marks
 from backbone.chat.sentences import sentence_numbers
+from backbone.chat.tools import fit_calls, fit_tools, report_unprinted
 from backbone.errors import PromptError
 
 if TYPE_CHECKING:
@@ -51,17 +54,19 @@ def render_prompt(
 
     tool_calls carry their arguments as a dict. template_options go to the template (enable_thinking=False).
     System messages that the template refuses or leaves out where they stand are moved into the first one.
-    Control tokens that a message or a tool spells are encoded as text. number_sentences: say which sentence each token
-    is of. Raises PromptError for no messages, an unknown role, content that is not text, lone surrogates, and whatever
-    the template refuses.
+    A template that takes tools as xml_tools, or prints no calls, gets them in its way; a tool that is not printed is
+    logged. Control tokens that a message or a tool spells are encoded as text. number_sentences: say which sentence
+    each token is of. Raises PromptError for no messages, an unknown role, content that is not text, lone surrogates,
+    and whatever the template refuses.
     """
     _check(tokenizer, messages, tools or ())
     parted, parted_tools, parting = part_spelled(tokenizer, messages, tools or ())
-    chat = _Chat(tokenizer, parted, parted_tools or None, template_options)
+    chat = _fitted(_Chat(tokenizer, parted, parted_tools or None, template_options))
     kept = list(range(len(messages)))
     if _systems_out_of_place(messages):
         chat, kept = _with_systems_in_place(chat)
     text = chat.render(chat.messages, add_generation_prompt)
+    report_unprinted(chat.source(), parted_tools, text)
     boundaries = [
         *_message_starts(chat, text, add_generation_prompt),
         _end_of_messages(chat, text, add_generation_prompt),
@@ -96,6 +101,16 @@ class _Chat(NamedTuple):
         """Return the template that these messages are rendered with; models may have several."""
         source: str = self.tokenizer.get_chat_template(self.options.get("chat_template"), self.tools)
         return source
+
+
+def _fitted(chat: _Chat) -> _Chat:
+    """Return the chat with its tools and calls in the form that its template prints."""
+    try:
+        source = chat.source()
+        options = fit_tools(source, chat.tools, chat.options)
+    except (ValueError, jinja2.TemplateSyntaxError):
+        return chat  # there is no template, or it is none; rendering says so
+    return chat._replace(messages=fit_calls(source, chat.messages), options=options)
 
 
 def _check(

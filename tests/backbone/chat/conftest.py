@@ -70,7 +70,8 @@ QWEN3 = """\
 {%- endif %}
 """
 
-# A system block is always printed; the loop runs over what is left; a second system message is silently left out.
+# A system block is always printed; the loop runs over what is left; a second system message is silently left out. Tools
+# have names of their own, and calls are not printed.
 SMOLLM3 = """\
 {%- set ns = namespace(system="You are a helpful assistant.") -%}
 {%- set rest = messages -%}
@@ -83,12 +84,21 @@ SMOLLM3 = """\
 Reasoning: off
 
 {{ ns.system.replace("/no_think", "").rstrip() }}
-{% if tools -%}
+{% if xml_tools or python_tools -%}
+{%- if xml_tools -%}
 <tools>
-{%- for tool in tools %}
+{%- for tool in xml_tools[:] %}
 {{ tool | string }}
 {%- endfor %}
 </tools>
+{% endif -%}
+{%- if python_tools -%}
+<code>
+{%- for tool in python_tools[:] %}
+{{ tool | string }}
+{%- endfor %}
+</code>
+{% endif -%}
 {% endif -%}
 <|im_end|>
 {# The dialogue #}
@@ -98,11 +108,7 @@ Reasoning: off
     {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}
   {%- elif message.role == "assistant" -%}
     {% generation %}
-    {%- if message.tool_calls -%}
-      {{ "<|im_start|>assistant\\n" + content + (message.tool_calls | tojson) + "<|im_end|>\\n" }}
-    {%- else -%}
-      {{ "<|im_start|>assistant\\n<think>\\n\\n</think>\\n" + content.lstrip("\\n") + "<|im_end|>\\n" }}
-    {%- endif -%}
+    {{ "<|im_start|>assistant\\n<think>\\n\\n</think>\\n" + content.lstrip("\\n") + "<|im_end|>\\n" }}
     {% endgeneration %}
   {%- elif message.role == "tool" -%}
     {{ "<|im_start|>user\\n" + content + "<|im_end|>\\n" }}

@@ -117,11 +117,39 @@ def test_smollm3_modes(system: str, options: dict[str, Any], mode: str, parts: C
     assert prompt == f"<|im_start|>assistant\n{empty}"
 
 
-def test_smollm3_tools_are_the_system_messages(parts: Callable[..., list[str]]) -> None:
-    """Tools that a template takes by a name of its own are an option, and lie in the system message's span."""
-    block, question, _ = parts(
-        "smollm3_modes", [EARLIER[0], {"role": "user", "content": "The weather?"}], xml_tools=[TOOL]
+@pytest.mark.parametrize("shape", ["smollm3", "smollm3_modes"])
+@pytest.mark.parametrize("given", ["tools", "xml_tools"])
+def test_smollm3_tools_are_the_system_messages(
+    shape: str, given: str, shaped: dict[str, PreTrainedTokenizerFast], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tools that a template takes by a name of its own reach it, however they are given, in the system message."""
+    options: dict[str, Any] = {given: [TOOL]}
+    rendered = render_prompt(shaped[shape], WORKING, **options)
+    expected = render_prompt(shaped[shape], WORKING, xml_tools=[TOOL])
+    assert rendered == expected
+    block = shaped[shape].decode(list(rendered.ids[: rendered.spans[0][1]]))
+    assert block.count("get_weather") == 1
+    assert "<|im_start|>user" not in block
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("shape", ["smollm3", "smollm3_modes"])
+def test_smollm3_sees_what_it_has_called(shape: str, shaped: dict[str, PreTrainedTokenizerFast]) -> None:
+    """A template that prints no calls is given them in the words of the reply, in that reply's span."""
+    rendered = render_prompt(shaped[shape], WORKING, [TOOL])
+    call, rain = (shaped[shape].decode(list(rendered.ids[start:end])) for start, end in rendered.spans[-2:])
+    assert call.count("I look it up.") == 1
+    assert (
+        call.count('<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>') == 1
     )
-    assert "get_weather" in block
-    assert block.endswith("</tools><|im_end|>\n")
-    assert question == "<|im_start|>user\nThe weather?<|im_end|>\n"
+    assert "rain" in rain
+    assert "tool_call" not in rain
+
+
+def test_a_tool_that_no_template_prints_is_logged_once(
+    shaped: dict[str, PreTrainedTokenizerFast], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model that cannot see a tool cannot call it, and the log says so by the tool's name."""
+    for _ in range(2):
+        render_prompt(shaped["alternating"], [{"role": "user", "content": "The weather?"}], [TOOL])
+    assert caplog.text.count("does not print the tool get_weather") == 1

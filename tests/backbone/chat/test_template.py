@@ -74,8 +74,21 @@ def pieces(
 
 
 def template_ids(tokenizer: PreTrainedTokenizerFast, messages: list[Message], **options: Any) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(messages, **{"add_generation_prompt": True, **options})["input_ids"]
+    """Render with the template itself, told of tools and calls as it wants to be told."""
+    options = {"add_generation_prompt": True, "xml_tools": options.get("tools"), **options}
+    if "tool_calls" not in str(tokenizer.chat_template):
+        messages = [spoken(message) for message in messages]
+    ids: list[int] = tokenizer.apply_chat_template(messages, **options)["input_ids"]
     return ids
+
+
+def spoken(message: Message) -> Message:
+    """Return a message whose call stands in its text."""
+    if "tool_calls" not in message:
+        return message
+    arguments = json.dumps(message["tool_calls"][0]["function"]["arguments"])
+    call = f'<tool_call>\n{{"name": "get_weather", "arguments": {arguments}}}\n</tool_call>'
+    return {"role": "assistant", "content": f"{message['content']}\n{call}" if message["content"] else call}
 
 
 @pytest.mark.parametrize("shape", ["chatml", "qwen3", "qwen3_instruct", "qwen3_thinking", "smollm3", "smollm3_modes"])
