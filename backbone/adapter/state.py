@@ -133,6 +133,8 @@ class MemoryState:
         An open message counts as ended. Raises ValueError for another factor.
         """
         _require_share("factor", factor)
+        if factor == 0:  # not a product, which is NaN where a state is infinite
+            return self.reset(self.layers)
         return MemoryState({name: tensor * factor for name, tensor in self.layers.items()}, self.fingerprint)
 
     def reset(self, names: Collection[str]) -> "MemoryState":

@@ -43,6 +43,13 @@ def test_decay_scales_norms(seed: int, factor: float) -> None:
     assert _equal(state.decay(0.0), MemoryState.zeros(SHAPES, "f", 2))
 
 
+def test_decay_to_nothing_empties_a_state_that_has_run_away() -> None:
+    """A factor of 0 gives zeros whatever was there, infinite values included."""
+    state = _state(0)
+    state.layers["first"][0] = torch.inf
+    assert _equal(state.decay(0.0), MemoryState.zeros(SHAPES, "f", 2))
+
+
 def test_norms_and_distance_are_frobenius() -> None:
     """Norms are per layer, conversation and state; the distance to an empty memory joins them all."""
     state = _state(0)
