@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from examples.demo.script import FACTS, OTHER_VALUES, mentions, unrelated_work
+from deltamem_agents import WorkingMemory, open_checkpointer
+from deltamem_agents.messages import to_entries
+from examples.demo.script import FACTS, OTHER_VALUES, RUN_REQUEST, mentions, unrelated_work
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +39,27 @@ def test_no_convention_was_in_any_prompt(asked: dict[str, object]) -> None:
     """What is answered can only come from the working memory."""
     assert [answer["fact"] for answer in asked["answers"] if answer["in prompt"]] == []
     assert not asked["run"]["in prompt"]
+
+
+@pytest.mark.slow
+def test_the_first_process_worked_until_no_convention_was_in_its_prompt(folder: Path) -> None:
+    """The checkpoint holds at least 1,500 tokens of unrelated work, and no convention among what is not absorbed."""
+    with open_checkpointer(f"sqlite:///{folder}/threads.sqlite") as saver:
+        found = saver.get_tuple({"configurable": {"thread_id": "main"}})
+    assert found is not None
+    values = found.checkpoint["channel_values"]
+    messages = values["messages"]
+    end = next(at for at, message in enumerate(messages) if message.text == RUN_REQUEST)
+    work = messages[2 * len(FACTS) : end]
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "backbone" / "tiny" / "model")
+    assert sum(len(tokenizer(message.text).input_ids) for message in work) >= 1_500
+    told = messages[: 2 * len(FACTS)]
+    assert all(mentions(message.text, fact.value) for message, fact in zip(told[::2], FACTS, strict=True))
+    assert [fact for fact in FACTS for message in work if mentions(message.text, fact.value)] == []
+    absorbed = set(WorkingMemory.from_bytes(values["delta_mem"]).digests)
+    assert {entry.digest for entry in to_entries(told)} <= absorbed
+    output = " ".join((folder / "output.txt").read_text(encoding="utf-8").split())
+    assert "Conventions whose value is in the prompt: none" in output
 
 
 @pytest.mark.slow
