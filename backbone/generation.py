@@ -94,8 +94,9 @@ def prefill(
         inside = sorted({n for n in state_positions if begin < n < end})
         last = end == total
         memory = memory.decay(factors[begin]) if begin in factors else memory
-        want = {"need_logits": need_logits and last, "telemetry": measure_from is not None and end > measure_from}
-        step = _advance(model, prompt.piece(begin, end), past, memory, [n - begin for n in inside], **want)
+        places, measure = [n - begin for n in inside], measure_from is not None and end > measure_from
+        options: dict[str, Any] = {"need_logits": need_logits and last, "telemetry": measure}
+        step = _advance(model, prompt.piece(begin, end), past, memory, places, **options)
         logits, past, memory, memory_at, telemetry = step
         measured += [] if telemetry is None else [(begin, end, telemetry)]
         # In tensors of its own, laid out as a cached one is: a product over another layout may round otherwise.
@@ -173,6 +174,8 @@ def decode(
             f"got {segment_id!r}"
         )
     segment = segment_id if write and segment_id is not None else -1
+    # Once, not every token: where the model is on a GPU, each would be a copy that waits for it.
+    segments = torch.tensor([[segment]], device=model.backbone.device) if model.config.writes_segments else None
     generator = private_generator(sampling)
     past, memory, left, stopped = prefilled.past_key_values, prefilled.memory, sampling.max_tokens, False
     logits: Tensor | None = prefilled.logits[0]
@@ -186,8 +189,9 @@ def decode(
         left -= 1
         stopped = constraint is not None and constraint.done
         # The last token is fed too, without logits, so that the memory holds the whole reply.
-        fed = TokenPrompt((token,), (write,), (segment,))
-        logits, past, memory, *_ = _advance(model, fed, past, memory, [], need_logits=left > 0 and not stopped)
+        fed = TokenPrompt((token,), (write,))
+        need = left > 0 and not stopped
+        logits, past, memory, *_ = _advance(model, fed, past, memory, [], need_logits=need, segments=segments)
     return Finished("stop" if stopped else "length", memory)
 
 
@@ -211,8 +215,12 @@ def _advance(
     *,
     need_logits: bool,
     telemetry: bool = False,
+    segments: Tensor | None = None,
 ) -> _Step:
-    """Run one forward pass over a batch of one, through the language-model head only if logits are needed."""
+    """Run one forward pass over a batch of one, through the language-model head only if logits are needed.
+
+    segments: the part's segment ids [1, T], if they are on the device already.
+    """
     device = model.backbone.device
     arguments: dict[str, Any] = {
         "past_key_values": past,
@@ -221,8 +229,10 @@ def _advance(
         "state_positions": positions,
         "telemetry": telemetry,
     }
-    if part.segment_ids is not None and (telemetry or model.config.writes_segments):
-        arguments["segment_ids"] = torch.tensor([part.segment_ids], device=device)
+    if segments is None and part.segment_ids is not None and (telemetry or model.config.writes_segments):
+        segments = torch.tensor([part.segment_ids], device=device)
+    if segments is not None:
+        arguments["segment_ids"] = segments
     ids = torch.tensor([part.ids], device=device)
     if need_logits:
         full: MemoryOutput = model(ids, logits_to_keep=1, **arguments)

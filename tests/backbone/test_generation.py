@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbone import MemoryModel, MemoryState
 from backbone.errors import ConfigError
@@ -64,6 +65,17 @@ def head_rows(model: MemoryModel) -> Iterator[list[int]]:
         yield rows
     finally:
         hook.remove()
+
+
+class CountedTensors(TorchDispatchMode):
+    """Count the tensors that a program makes of Python's numbers, each of which is copied to the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation."""
+        self.count += func is torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
 
 
 class Only:
@@ -243,6 +255,20 @@ def test_no_gradients_are_kept_and_the_callers_mode_does_not_change(model: Memor
     assert prefilled.logits is not None
     assert not prefilled.logits.requires_grad
     assert not any(tensor.requires_grad for tensor in prefilled.memory.layers.values())
+
+
+@pytest.mark.parametrize("fixture", ["model", "message_model"])
+def test_a_token_takes_one_copy_to_the_device(fixture: str, request: pytest.FixtureRequest) -> None:
+    """Of each further token of a reply only the token itself is sent, also where a message is written."""
+    model = request.getfixturevalue(fixture)
+
+    def copies(tokens: int) -> int:
+        prefilled = read(model, prompt_of(IDS))
+        with CountedTensors() as counted:
+            run(decode(model, prefilled, Sampling(max_tokens=tokens), eos_ids=NO_END, segment_id=9))
+        return counted.count
+
+    assert copies(7) - copies(2) == 5
 
 
 BAD_CALLS: dict[str, tuple[str, Callable[[MemoryModel], object]]] = {
