@@ -3,6 +3,7 @@
 from itertools import chain
 from typing import NamedTuple
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -72,6 +73,17 @@ def wrap_projections(site: AttentionSite, memory: LayerMemory) -> None:
     for head in heads:
         projection = site.module.get_submodule(f"{head}_proj")
         setattr(site.module, f"{head}_proj", SteeredProjection(projection, head, memory))
+
+
+def refuse_checkpointing(model: PreTrainedModel) -> None:
+    """Raise ConfigError if a pass with gradients would compute layers again, when the pass and its memory are gone."""
+    if not (torch.is_grad_enabled() and model.training):
+        return
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise ConfigError(
+            "a memory cannot be trained with gradient checkpointing, which would leave it without gradients; switch it "
+            "off on the backbone"
+        )
 
 
 def _attention_modules(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:

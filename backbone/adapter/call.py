@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbone.adapter.config import Head
-from backbone.adapter.state import MemoryState
+from backbone.adapter.state import MemoryState, OpenSegment
 from backbone.errors import UnsupportedModelError
 from backbone.ops.delta_rule import SegmentLayout, layout_of
 
@@ -165,3 +165,17 @@ def newest_ids(ids: Tensor, valid: Tensor, open_ids: Tensor) -> Tensor:
     order = torch.arange(ids.shape[1], device=ids.device)
     newest = order.where(valid, -1).cummax(1).values
     return torch.cat([open_ids, ids.gather(1, newest.clamp_min(0)).where(newest >= 0, open_ids)], 1)
+
+
+def state_at(call: MemoryCall, results: Mapping[str, LayerResult], index: int) -> MemoryState:
+    """Give the memory at one of the call's positions."""
+    layers = {name: result.states[:, index] for name, result in results.items() if result.states is not None}
+    segment = None
+    if call.segments is not None:
+        segment = OpenSegment(
+            ids=call.segments.ids_at[:, index],
+            counts=call.segments.counts_at[:, index],
+            sums={name: r.sums[:, index] for name, r in results.items() if r.sums is not None},
+            before={name: r.before[:, index] for name, r in results.items() if r.before is not None},
+        )
+    return MemoryState(layers, call.memory.fingerprint, segment)

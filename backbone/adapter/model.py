@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
-from backbone.adapter.architectures import attention_sites, build_layer, wrap_projections
-from backbone.adapter.call import CURRENT_CALL, LayerResult, MemoryCall
+from backbone.adapter.architectures import attention_sites, build_layer, refuse_checkpointing, wrap_projections
+from backbone.adapter.call import CURRENT_CALL, MemoryCall, state_at
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.fingerprint import fingerprint_of
 from backbone.adapter.initial import initialise
 from backbone.adapter.inputs import matching, prepare_call, prepare_positions
 from backbone.adapter.layer import LayerMemory
 from backbone.adapter.one_token import OneToken
-from backbone.adapter.state import MemoryState, OpenSegment
+from backbone.adapter.state import MemoryState
 from backbone.adapter.step import write_step
 from backbone.adapter.telemetry import Telemetry
 from backbone.errors import UnsupportedModelError
@@ -109,7 +109,8 @@ class MemoryModel(nn.Module):
         [B, P]: counts of tokens (columns) of this call, whose memory is given in memory_at. logits_to_keep: the last n
         tokens' logits only, 0 is all. telemetry: measure surprise, write gate, correction and norm by message and layer
         (see Telemetry); any adapter then takes segment_ids, and tokens of id -1 are not measured.
-        Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes.
+        Raises StateMismatchError for a memory of another adapter, backbone or batch size, ValueError for bad shapes,
+        ConfigError for gradients through a backbone that is set to gradient checkpointing.
         """
 
         def run(**inputs: Any) -> tuple[Tensor, Cache | None]:
@@ -157,6 +158,7 @@ class MemoryModel(nn.Module):
         state_positions: Tensor | Sequence[int] | None,
         telemetry: bool,
     ) -> tuple[Tensor, Cache | None, MemoryState, list[MemoryState], Telemetry | None]:
+        refuse_checkpointing(self.backbone)
         started = self._starting_memory(memory, input_ids)
         call = prepare_call(
             self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions, telemetry
@@ -190,7 +192,7 @@ class MemoryModel(nn.Module):
             after = write_step(call, layers, to_write)
             return after, [], None if recorder is None else recorder.finish(after, results)
         first = 0 if recorder is None else recorder.positions
-        states = [_state_at(call, results, index) for index in range(first, call.positions.shape[1])]
+        states = [state_at(call, results, index) for index in range(first, call.positions.shape[1])]
         return states[-1], states[:-1], None if recorder is None else recorder.finish(states[-1], results)
 
     def _starting_memory(self, memory: MemoryState | None, input_ids: Tensor) -> MemoryState:
@@ -206,20 +208,6 @@ class MemoryModel(nn.Module):
         if name not in results:
             raise UnsupportedModelError(f"{type(self.backbone).__name__} did not run {name}.q_proj in this pass")
         return results[name]
-
-
-def _state_at(call: MemoryCall, results: Mapping[str, LayerResult], index: int) -> MemoryState:
-    """Give the memory at one of the call's positions."""
-    layers = {name: result.states[:, index] for name, result in results.items() if result.states is not None}
-    segment = None
-    if call.segments is not None:
-        segment = OpenSegment(
-            ids=call.segments.ids_at[:, index],
-            counts=call.segments.counts_at[:, index],
-            sums={name: r.sums[:, index] for name, r in results.items() if r.sums is not None},
-            before={name: r.before[:, index] for name, r in results.items() if r.before is not None},
-        )
-    return MemoryState(layers, call.memory.fingerprint, segment)
 
 
 def attach_memory(model: PreTrainedModel, config: DeltaMemConfig, *, seed: int | None = None) -> MemoryModel:

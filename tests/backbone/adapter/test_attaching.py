@@ -107,3 +107,18 @@ def test_target_layers_must_exist(make_frozen: Callable[..., PreTrainedModel]) -
     """A target layer that the decoder does not have is refused by its number."""
     with pytest.raises(ConfigError, match=r"target_layers \[7\]"):
         attach_memory(make_frozen("llama"), DeltaMemConfig(rank=4, target_layers=(0, 7)))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_is_refused(make_frozen: Callable[..., PreTrainedModel], reentrant: bool) -> None:
+    """Where layers would be computed again in the backward pass, training is refused; reading is not."""
+    model = attach_memory(make_frozen("qwen3"), DeltaMemConfig(rank=4))
+    ids = torch.arange(3, 15)[None]
+    model.train()
+    model(ids, use_cache=False).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.layers[0].parameters())
+    model.backbone.activation_checkpointing_enable({"use_reentrant": reentrant})
+    with pytest.raises(ConfigError, match="cannot be trained with gradient checkpointing"):
+        model(ids, use_cache=False)
+    model.eval()
+    assert model(ids).logits.requires_grad
