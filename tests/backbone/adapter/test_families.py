@@ -18,11 +18,18 @@ MATRIX = [(f, a) for f in FAMILIES for a in ("eager", "sdpa", "flex_attention") 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # What may differ between two ways of computing the same, relative to the whole: the backbone's rounding.
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+# Half precision with every attention: the plainest family, and one with sliding layers and norms of its own.
+CROSSED = [(f, a, d) for f in ("qwen3", "gemma3_text") for a in ("eager", "flex_attention") for d in DTYPES[1:]]
 ROUNDED_MATRIX = [
     *((f, a, torch.float32) for f, a in MATRIX),
     *((f, "eager" if f in EAGER_ONLY else "sdpa", d) for f in FAMILIES for d in DTYPES[1:]),
+    *CROSSED,
 ]
-EXACT_MATRIX = [(f, a, d) for f, a in MATRIX for d in DTYPES if d == torch.float32 or a != "flex_attention"]
+EXACT_MATRIX = [
+    *((f, a, d) for f, a in MATRIX for d in DTYPES if d == torch.float32 or a != "flex_attention"),
+    *(case for case in CROSSED if case[1] == "flex_attention"),
+]
+SAVED = [*((f, "eager", torch.float32) for f in FAMILIES), ("gemma3_text", "sdpa", torch.float32), *CROSSED[:4]]
 LENGTH = 21
 
 pytestmark = [
@@ -129,15 +136,20 @@ def test_a_padded_batch_is_each_conversation_alone(
         _same_memory(second.memory.split()[row], alone.memory, dtype)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "attention", "dtype"), SAVED, ids=str)
 @torch.no_grad()
 def test_a_saved_adapter_gives_the_same_logits(
-    make_frozen: Callable[..., PreTrainedModel], family_model: Make, family: str, tmp_path: Path
+    make_frozen: Callable[..., PreTrainedModel],
+    family_model: Make,
+    family: str,
+    attention: str,
+    dtype: torch.dtype,
+    tmp_path: Path,
 ) -> None:
     """An adapter that is saved and loaded onto the same decoder gives the same logits and takes its memory."""
-    model, ids = family_model(family), _ids()
+    model, ids = family_model(family, attention, dtype), _ids()
     save_adapter(model, tmp_path)
-    loaded = load_adapter(make_frozen(family), tmp_path)
+    loaded = load_adapter(make_frozen(family, attention, dtype), tmp_path)
     first = model(ids)
     assert torch.equal(loaded(ids).logits, first.logits)
     assert torch.equal(loaded(ids, memory=first.memory).logits, model(ids, memory=first.memory).logits)
