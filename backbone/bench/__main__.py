@@ -55,16 +55,20 @@ def _print_ratios(ratios: dict[str, float], *, as_json: bool) -> None:
 
 
 def _print_gpu(*, as_json: bool) -> None:
+    found: dict[str, dict[str, float]] = {}
     try:
-        found = measure_gpu()
+        for tokens, ratios in measure_gpu():
+            found[str(tokens)] = ratios
+            # At once, so that a later prompt that does not fit loses nothing.
+            print(json.dumps({str(tokens): ratios}), file=sys.stderr, flush=True)
     except ConfigError as error:
         sys.exit(str(error))
     if as_json:
         print(json.dumps(found))
         return
     print(f"{'prompt':>8}" + "".join(f"{name:>16}" for name in GPU_TARGETS))
-    for tokens, ratios in found.items():
-        print(f"{tokens:>8}" + "".join(f"{ratios[name]:>16.3f}" for name in GPU_TARGETS))
+    for prompt, ratios in found.items():
+        print(f"{prompt:>8}" + "".join(f"{ratios[name]:>16.3f}" for name in GPU_TARGETS))
     print(f"{'target':>8}" + "".join(f"{target:>16.2f}" for target in GPU_TARGETS.values()))
 
 

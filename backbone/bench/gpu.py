@@ -41,11 +41,12 @@ def require_gpu() -> torch.device:
     return torch.device("cuda")
 
 
-def measure_gpu(scale: GpuScale | None = None) -> dict[str, dict[str, float]]:
-    """Return the ratios of each prompt length; raises ConfigError where there is no GPU."""
+def measure_gpu(scale: GpuScale | None = None) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield each prompt length with its ratios as they come; raises ConfigError where there is no GPU."""
     scale, device = scale or GpuScale(), require_gpu()
     frozen = random_backbone(QWEN3_4B, device)
-    return {str(tokens): measure_prompt(frozen, tokens, scale.steps, scale.rounds) for tokens in scale.prompts}
+    for tokens in scale.prompts:
+        yield tokens, measure_prompt(frozen, tokens, scale.steps, scale.rounds)
 
 
 def random_backbone(shape: dict[str, Any], device: torch.device) -> PreTrainedModel:
@@ -80,8 +81,7 @@ def measure_prompt(frozen: PreTrainedModel, tokens: int, steps: int, rounds: int
     if on_gpu:
         ratios["memory"] = _peak(memory_prefill) / frozen_peak
     ratios["prefill"] = compare(frozen_prefill, memory_prefill)
-    bursts, memory_bursts = _frozen_steps(frozen, prompt, following), _memory_steps(model, prompt, following)
-    ratios["decode"] = 1 / compare(lambda: next(bursts), lambda: next(memory_bursts))
+    ratios["decode"] = 1 / compare(*_bursts(frozen, model, prompt, following))
     if on_gpu:
         room = (rounds + 2) * steps
         frozen_graph, memory_graph = (
@@ -89,6 +89,14 @@ def measure_prompt(frozen: PreTrainedModel, tokens: int, steps: int, rounds: int
         )
         ratios["decode_graphs"] = 1 / compare(frozen_graph, memory_graph)
     return ratios
+
+
+def _bursts(
+    frozen: PreTrainedModel, model: MemoryModel, prompt: Tensor, following: list[Tensor]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Give what decodes a burst without memory and with it; the two caches of the prompt live as long as these."""
+    without, with_it = _frozen_steps(frozen, prompt, following), _memory_steps(model, prompt, following)
+    return lambda: next(without), lambda: next(with_it)
 
 
 def _peak(run: Callable[[], object]) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from backbone import DeltaMemConfig, attach_memory
 from backbone.bench.__main__ import main
 from backbone.bench.cpu import RATIOS
 from backbone.bench.gpu import QWEN3_4B, captured, measure_prompt, random_backbone
+from backbone.bench.gpu import TARGETS as GPU_TARGETS
 from backbone.bench.model import decode_overhead, prefill_overhead
 from backbone.bench.timing import median_ratios, take_turns
 
@@ -81,6 +82,33 @@ def test_no_gpu_is_said_plainly() -> None:
     """Without a GPU the command ends with a line that says so, and with an error code."""
     with pytest.raises(SystemExit, match="no GPU is here"):
         main(["gpu"])
+
+
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_each_prompts_ratios_are_printed_as_they_come(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: list[str]
+) -> None:
+    """A prompt that does not fit takes nothing away from those before it; the result itself stays one object."""
+    ratios = dict.fromkeys(GPU_TARGETS, 1.0)
+    fits = True
+
+    def measured() -> Iterator[tuple[int, dict[str, float]]]:
+        yield 1024, ratios
+        if not fits:
+            raise torch.OutOfMemoryError
+        yield 8192, ratios
+
+    monkeypatch.setattr("backbone.bench.__main__.measure_gpu", measured)
+    main(["gpu", *form])
+    out = capsys.readouterr().out
+    if form:
+        assert json.loads(out) == {"1024": ratios, "8192": ratios}
+    else:
+        assert [line.split()[0] for line in out.splitlines()] == ["prompt", "1024", "8192", "target"]
+    fits = False
+    with pytest.raises(torch.OutOfMemoryError):
+        main(["gpu", *form])
+    assert json.loads(capsys.readouterr().err) == {"1024": ratios}
 
 
 def test_what_runs_on_a_gpu_runs_without_one() -> None:
