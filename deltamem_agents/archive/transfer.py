@@ -26,7 +26,7 @@ from deltamem_agents.archive.tables import (
     to_microseconds,
 )
 from deltamem_agents.archive.threads import note_said
-from deltamem_agents.archive.writes import NewRecord, last_position
+from deltamem_agents.archive.writes import NewRecord, last_position, tags_of_both
 from deltamem_agents.audit import append
 from deltamem_agents.audit.log import namespace_of
 
@@ -154,13 +154,19 @@ def _inserted(connection: Connection, kind: str, row: Mapping[str, Any]) -> bool
 
 
 def _moved(connection: Connection, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return under which other id a record's text is there, by the record's own id; nothing if it has the same."""
+    """Return under which other id a record's text is there, by the record's own id; nothing if it has the same.
+
+    The one that is there gets the tags of both.
+    """
     same = (records.c.namespace == row["namespace"]) & (records.c.hash == row["hash"])
-    held = select(records.c.id).where(same, records.c.superseded_by.is_(None))
+    held = select(records.c.id, records.c.tags).where(same, records.c.superseded_by.is_(None))
     here = select(records.c.id).where(records.c.id == row["id"])
     if connection.execute(here).one_or_none() is not None:
         return {}
-    return {row["id"]: connection.execute(held).scalar_one()}
+    kept = connection.execute(held).one()
+    tags = tags_of_both(kept.tags, row["tags"])
+    connection.execute(records.update().where(records.c.id == kept.id).values(tags=tags))
+    return {row["id"]: kept.id}
 
 
 def _record(connection: Connection, row: dict[str, Any]) -> Entry:

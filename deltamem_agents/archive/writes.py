@@ -24,7 +24,7 @@ from deltamem_agents.archive.threads import note_threads
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.policy.trust import QUARANTINED
 
-__all__ = ["NewRecord", "add", "delete_where", "last_position", "update", "whole_records"]
+__all__ = ["NewRecord", "add", "delete_where", "last_position", "tags_of_both", "update", "whole_records"]
 
 
 def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Added]:
@@ -83,7 +83,7 @@ class _Writer:
             "role": new.role,
             "source": new.source,
             "trust": int(new.trust),
-            "tags": _both(new.tags, self.tags.get(digest, ())),
+            "tags": tags_of_both(new.tags, self.tags.get(digest, ())),
             "created": new.created or self.now,
             "expires": None if new.ttl is None else self.now + new.ttl,
             "version": 1,
@@ -123,7 +123,7 @@ class _Writer:
     def _merged(self, row: RowMapping, said: Mapping[str, Any]) -> RowMapping:
         """Let a record live as long as the longer-lived of two, and have the tags of both."""
         lives = [row["expires"], said["expires"]]
-        changed = {"expires": None if None in lives else max(lives), "tags": _both(row["tags"], said["tags"])}
+        changed = {"expires": None if None in lives else max(lives), "tags": tags_of_both(row["tags"], said["tags"])}
         if all(row[name] == value for name, value in changed.items()):
             return row
         change = records.update().where(records.c.id == row["id"]).values(changed).returning(records)
@@ -153,7 +153,7 @@ def update(
     connection.execute(records.update().where(mine).values(superseded_by=new_id, superseded_at=now))
     changed = {"id": new_id, "position": space.next_position, "text": text, "hash": digest, "created": now}
     values: dict[str, Any] = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
-    values["tags"] = _both(values["tags"], _replaced(connection, namespace, [digest], now).get(digest, ()))
+    values["tags"] = tags_of_both(values["tags"], _replaced(connection, namespace, [digest], now).get(digest, ()))
     if not _stored(connection, values):
         raise RecordConflictError("another record of the namespace holds this text already")
     previous = last_position(connection, space.id, row["thread"] if row else None, below=space.next_position)
@@ -207,11 +207,11 @@ def _replaced(connection: Connection, namespace: str, digests: Sequence[str], no
     delete_where(connection, same, EXPIRED, keep_space=True)
     tags: dict[str, list[str]] = {}
     for row in found:
-        tags[row.hash] = _both(tags.get(row.hash, ()), row.tags)
+        tags[row.hash] = tags_of_both(tags.get(row.hash, ()), row.tags)
     return tags
 
 
-def _both(mine: Sequence[str], more: Sequence[str]) -> list[str]:
+def tags_of_both(mine: Sequence[str], more: Sequence[str]) -> list[str]:
     """Add tags to others, but for quarantine: whoever repeats a text does not hide it, nor undo its approval."""
     return list(dict.fromkeys((*mine, *(tag for tag in more if tag != QUARANTINED))))
 

@@ -48,10 +48,10 @@ def test_an_export_is_of_one_moment(engine: Engine, copy: Engine) -> None:
 
 
 def test_two_archives_become_one(engine: Engine, copy: Engine) -> None:
-    """A text that both have is the record that was there; its messages, and the version before it, lead to that one."""
+    """A text that both have is the record that was there, with both's tags; messages and older versions lead to it."""
     mine, theirs = RecordStore(copy), RecordStore(engine)
-    kept = mine.add(NS, NewRecord("tea at four"))
-    old = theirs.add(NS, NewRecord("tea at five", "t", "1"))
+    kept = mine.add(NS, NewRecord("tea at four", tags=("mine",)))
+    old = theirs.add(NS, NewRecord("tea at five", "t", "1", tags=("legal-hold",)))
     theirs.update(NS, old.id, "tea at four", expected_version=1)
     theirs.add(NS, NewRecord("tea at four", "t", "2"))
     theirs.add(NS, NewRecord("and cake", "t", "3"))
@@ -59,7 +59,8 @@ def test_two_archives_become_one(engine: Engine, copy: Engine) -> None:
     found = import_lines(copy, lines)
     assert (found.records, found.messages, found.known) == (2, 3, 1)
     assert {record.text for record in mine.list(NS)} == {"tea at four", "and cake"}
-    assert mine.add(NS, NewRecord("tea at four", "t", "2")).id == kept.id
+    now = mine.add(NS, NewRecord("tea at four", "t", "2"))
+    assert (now.id, now.tags) == (kept.id, ("mine", "legal-hold"))
     before = mine.get(NS, old.id)
     assert before is not None
     assert before.superseded_by == kept.id
