@@ -2,13 +2,10 @@
 
 import contextlib
 import importlib
-import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -19,6 +16,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from backbone import ConfigError
+from deltamem_agents._files import make_private
 from deltamem_agents._serde import CheckpointSerializer, encrypting, redacting
 from deltamem_agents.installing import install_extra
 
@@ -26,8 +24,6 @@ __all__ = ["CheckpointerOpener", "open_checkpointer"]
 
 Saver = BaseCheckpointSaver[Any]
 Make = Callable[..., Any]
-
-_log = logging.getLogger(__name__)
 
 _FORMS = "memory://, sqlite:///relative/file, sqlite:////absolute/file, sqlite:///:memory: or postgresql://user@host/database"
 _BUSY_SECONDS = 30.0
@@ -119,7 +115,8 @@ async def _memory_async(make: Make) -> AsyncIterator[Saver]:
 
 @contextlib.contextmanager
 def _sqlite(path: str, make: Make) -> Iterator[Saver]:
-    _make_private(path)
+    if path != ":memory:":
+        make_private(path)
     # Shared between threads on purpose: the saver takes its own lock around every statement.
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)) as connection:
         saver = make(SqliteSaver, connection)
@@ -130,7 +127,8 @@ def _sqlite(path: str, make: Make) -> Iterator[Saver]:
 
 @contextlib.asynccontextmanager
 async def _sqlite_async(path: str, make: Make) -> AsyncIterator[Saver]:
-    _make_private(path)
+    if path != ":memory:":
+        make_private(path)
     async with aiosqlite.connect(path, timeout=_BUSY_SECONDS) as connection:
         saver = make(AsyncSqliteSaver, connection)
         await saver.setup()
@@ -162,17 +160,6 @@ async def _postgres_async(url: str, make: Make) -> AsyncIterator[Saver]:
         async with pool.connection() as connection:
             _require_readable(saver, await (await connection.execute(_POSTGRES_SAMPLE)).fetchone())
         yield saver
-
-
-def _make_private(path: str) -> None:
-    """Create the file for its owner only; SQLite gives its write-ahead log the same permissions."""
-    if path == ":memory:":
-        return
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        if Path(path).stat().st_mode & 0o077:
-            _log.warning("other users of this machine can read %s; to change that: chmod 600 %s", path, path)
 
 
 def _require_readable(saver: Saver, row: Any) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from backbone import ConfigError
+from deltamem_agents._files import make_private
 from deltamem_agents.archive.errors import ArchiveError
 from deltamem_agents.installing import install_extra
 
@@ -78,7 +79,7 @@ def _open_sqlite(url: URL, path: Path) -> Engine:
     event.listen(engine, "begin", _begin_sqlite)
     # Two processes that switch one new file to WAL at once get "database is locked" whatever the timeout.
     with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS):
-        path.touch(mode=0o600)
+        make_private(path)
         _migrate(engine)
     return engine
 

@@ -288,3 +288,14 @@ def test_sqlite_is_opened_for_real_use(tmp_path: Path) -> None:
     assert found == ["wal", 30_000, 1, 16 * 2**20]
     assert (tmp_path / "a.sqlite").stat().st_mode & 0o777 == 0o600
     assert sqlite3.connect(tmp_path / "a.sqlite").execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_file_that_others_can_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left as it is; the log says how to change that, and says nothing of a new file."""
+    path = tmp_path / "a.sqlite"
+    open_database(f"sqlite:///{path}").dispose()
+    assert "chmod" not in caplog.text
+    path.chmod(0o644)
+    open_database(f"sqlite:///{path}").dispose()
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert f"chmod 600 {path}" in caplog.text
