@@ -3,16 +3,19 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from deltamem_agents.archive.records import NewRecord, Record
+from deltamem_agents.archive.records import NewRecord, Record, content_hash
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.policy import Decision, Present, Retain, Retrieve
 from deltamem_agents.recalled import Shown
 from deltamem_agents.running import current_place
 
-__all__ = ["LEFT_OUT", "absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
+__all__ = ["LEFT_OUT", "SUBJECT", "absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
 
 LEFT_OUT = "the reason quotes the text and is left out"
+SUBJECT = "subject:"
+"""What the tags begin with that say whom a record is about."""
+
 _QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
 
 
@@ -21,7 +24,7 @@ def retained(new: NewRecord, decision: Retain, checkpoint: str | None) -> list[A
     detail = {
         "role": new.role,
         "trust": new.trust.name.lower(),
-        "tags": list(new.tags),
+        "tags": [_anonymous(tag) for tag in new.tags],
         "working": decision.working,
         "seconds": None if new.ttl is None else new.ttl.total_seconds(),
     }
@@ -105,6 +108,11 @@ def without_quotes(reason: str, text: str) -> str:
     """Return a reason as the log may hold it; one that quotes the text, whoever wrote its policy, is left out."""
     quoted = any(reason[at : at + _QUOTE] in text for at in range(len(reason) - _QUOTE + 1))
     return LEFT_OUT if quoted or (text and reason == text) else reason
+
+
+def _anonymous(tag: str) -> str:
+    """Return a tag as the log may hold it for good: a subject can be forgotten, so there is a digest for the name."""
+    return SUBJECT + content_hash(tag.removeprefix(SUBJECT)) if tag.startswith(SUBJECT) else tag
 
 
 def _event(action: str, decision: Decision, text: str, **fields: object) -> AuditEvent:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from langchain_core.runnables import Runnable
 from sqlalchemy import Engine, select
@@ -28,8 +28,6 @@ from deltamem_agents.forgetting.rollback import take_back
 from deltamem_agents.forgetting.rows import CheckpointRows
 
 __all__ = ["Execution", "receipt_of", "standing"]
-
-_THREADS: Final[set[TierName]] = {"checkpoints", "working_memory"}
 
 
 def receipt_of(plan: Plan, tiers: dict[TierName, Tier], **fields: Any) -> ForgetReceipt:
@@ -79,9 +77,7 @@ class Execution:
             "prefix_caches": Tier(erased=clear_prefix_caches(self.model)),
         }
         scan = self.scan(engine) if self.plan.secure else None
-        asked = self.rows is not None or bool(self.plan.threads)
-        given = [tier for name, tier in tiers.items() if asked or name not in _THREADS]
-        complete = all(tier.reached for tier in given) and (scan is None or not scan.hits)
+        complete = all(tier.reached for tier in tiers.values()) and (scan is None or not scan.hits)
         if complete:
             self.finish(engine)
         return receipt_of(
@@ -91,10 +87,10 @@ class Execution:
     def erase_checkpoints(self) -> dict[TierName, Tier]:
         """Take the messages out of every checkpoint, and the working memories back to before them and on again."""
         if self.rows is None:
-            note = "no checkpointer was given: messages of threads and their working memories are as they were"
-            begun = "; an earlier call had one, and is finished when it is given" if self.plan.threads else ""
-            reached = not (self.plan.threads or any(one.thread for one in self.plan.erased))
-            untouched = Tier(reached=reached, note=note + begun)
+            note = "no checkpointer was given"
+            if self.plan.threads:
+                note += ": threads and their working memories are as they were; call again with their checkpointer"
+            untouched = Tier(reached=not self.plan.threads, note=note)
             return {"checkpoints": untouched, "working_memory": untouched}
         absorb: Absorb | None = None if self.model is None else absorber(self.model)
         for rolled in self.plan.rolled:

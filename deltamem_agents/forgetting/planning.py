@@ -7,7 +7,7 @@ from langchain_core.messages import BaseMessage
 from sqlalchemy import Engine
 
 from deltamem_agents.archive.database import READ_ONLY
-from deltamem_agents.archive.records import Trust, content_hash
+from deltamem_agents.archive.records import content_hash
 from deltamem_agents.audited import LEFT_OUT, without_quotes
 from deltamem_agents.forgetting.fingerprints import SHORTEST, needles_of, pieces_of
 from deltamem_agents.forgetting.histories import whole_units
@@ -16,9 +16,18 @@ from deltamem_agents.forgetting.receipt import Held
 from deltamem_agents.forgetting.rollback import RolledBack
 from deltamem_agents.forgetting.rows import CheckpointRows
 from deltamem_agents.forgetting.said import Said, digest_of, spoken, traces
-from deltamem_agents.forgetting.selection import Target, Wanted, find_items, find_records, known_threads, require_own
+from deltamem_agents.forgetting.selection import (
+    Target,
+    Wanted,
+    find_items,
+    find_records,
+    known_threads,
+    message_target,
+    require_own,
+    text_target,
+)
 from deltamem_agents.forgetting.traces import find_traces
-from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, describe
+from deltamem_agents.policy import Forget, PolicyChain, PolicyContext
 
 __all__ = ["make_plan"]
 
@@ -38,13 +47,13 @@ def make_plan(
 
     rows: the checkpoints, None where no checkpointer was given. rolled: what a rollback has removed from them already.
     """
-    draft = _asked(engine, rows, policy, wanted)
+    draft = _asked(engine, rows, policy, wanted, rolled)
     if rolled is not None:
         draft.texts += rolled.texts
     texts = [text for text in dict.fromkeys(draft.texts) if text]
     return Plan(
         owner=wanted.owner,
-        reason=_without_texts(reason, wanted.query, texts),
+        reason=_without_texts(reason, (wanted.query, wanted.subject), texts),
         actor=actor,
         secure=secure,
         records=tuple(draft.records),
@@ -64,7 +73,9 @@ def make_plan(
     )
 
 
-def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wanted: Wanted) -> "_Draft":
+def _asked(
+    engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wanted: Wanted, rolled: RolledBack | None
+) -> "_Draft":
     """Ask the policies about everything that is wanted."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
         require_own(connection, wanted)
@@ -75,26 +86,27 @@ def _asked(engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wan
     draft = _Draft(engine, policy, wanted, left)
     for target in [*targets, *items]:
         draft.ask([target])
-    if rows is not None:
-        for thread in _threads(rows, wanted, targets, threads):
+    meant = _threads(wanted, targets, threads)
+    if rows is None and rolled is None:
+        draft.leave(meant)
+    elif rows is not None:
+        for thread in (thread for thread in rows.threads() if thread in meant | {wanted.thread}):
             draft.add_thread(thread, Said(rows, rows.load(thread)), alone=thread in own | {wanted.thread})
     return draft
 
 
-def _threads(rows: CheckpointRows, wanted: Wanted, targets: Iterable[Target], known: Collection[str]) -> list[str]:
+def _threads(wanted: Wanted, targets: Sequence[Target], known: Collection[str]) -> set[str]:
     """Return the threads whose checkpoints have to be looked at."""
     said = {thread for target in targets for thread, _ in target.places}
-    if wanted.thread is not None:
-        said = {wanted.thread}
-    elif wanted.subject is None:
-        # An id or a text may be of a message that was never archived.
-        said |= set(known)
-    return [thread for thread in rows.threads() if thread in said]
+    # An id or a text may be of a message that was never archived.
+    others = wanted.ids is None or wanted.ids - {target.id for target in targets}
+    said |= set(known) if wanted.subject is None and others else set()
+    return said if wanted.thread is None else said & {wanted.thread}
 
 
-def _without_texts(reason: str, query: str | None, texts: Iterable[str]) -> str:
+def _without_texts(reason: str, asked: Iterable[str | None], texts: Iterable[str]) -> str:
     """Return a reason as the audit log may hold it for good: without what is to be forgotten."""
-    if query is not None and len(query) >= SHORTEST and query.casefold() in reason.casefold():
+    if any(word and len(word) >= SHORTEST and word.casefold() in reason.casefold() for word in asked):
         return LEFT_OUT
     for text in texts:
         reason = without_quotes(reason, text)
@@ -128,6 +140,11 @@ class _Draft:
         self._note(answers)
         return bool(answers)
 
+    def leave(self, threads: Collection[str]) -> None:
+        """Note what of these threads is to go when their checkpoints are there."""
+        for thread in threads:
+            self.messages[thread] = {name for said, name in self._archived - self._kept if said == thread}
+
     def add_thread(self, thread: str, said: Said, *, alone: bool) -> None:
         """Decide about the messages of a thread; the thread goes as a whole if all of it does, and it is alone here."""
         chosen = {name for said, name in self._archived - self._kept if said == thread}
@@ -137,7 +154,7 @@ class _Draft:
                 continue
             # A record that is asked for is asked about by now, unless it lacks what the message says.
             unsaid, message = self.wanted.query is not None, asked[-1].message
-            if self.ask(self._targets(thread, name, message) if unsaid else [_as_target(name, message, thread)]):
+            if self.ask(self._targets(thread, name, message) if unsaid else [message_target(name, message, thread)]):
                 chosen.add(name)
         found = {name: versions[-1].message for name, versions in said.messages.items()}
         kept = {name for said, name in self._kept if said == thread}
@@ -164,13 +181,10 @@ class _Draft:
             if not self.wanted.wants_text(text) or text in stays:
                 continue
             # What a message says that goes has been asked about.
-            if text in goes or self.ask([_value_target(text, channels, thread)]):
+            if text in goes or self.ask([text_target(text, channels, thread)]):
                 self.values.setdefault(thread, set()).add(digest_of(text))
-        self.stuck += [
-            f"{place} of thread {thread!r}"
-            for place, texts in said.closed.items()
-            if any(map(self.wanted.wants_text, texts))
-        ]
+        closed = [place for place, texts in said.closed.items() if any(map(self.wanted.wants_text, texts))]
+        self.stuck += [f"{place} of thread {thread!r}" for place in closed]
 
     def _companions(
         self, thread: str, found: dict[str, BaseMessage], chosen: Collection[str], kept: Collection[str]
@@ -192,7 +206,7 @@ class _Draft:
         place = (thread, name)
         own = [one for one in found if place in one.places]
         if not own:
-            return [_as_target(name, message, thread)]
+            return [message_target(name, message, thread)]
         if all(not one.detached and {*one.places} <= {place} for one in found):
             return found
         return [replace(one, kind="message", places=(place,), detached=False) for one in own]
@@ -232,16 +246,3 @@ class _Draft:
                 self.detached.append((target.id, self.wanted.thread))
             elif target.kind == "record":
                 self.records.append(target.id)
-
-
-def _value_target(text: str | bytes, channels: Collection[str], thread: str) -> Target:
-    """Show a text of a state's channel as a record; LangGraph's own channels, such as of inputs, begin with __."""
-    channel = min(channels, key=lambda name: (name.startswith("__"), name))
-    shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
-    return Target(channel, shown, "state", int(Trust.MEDIUM), places=((thread, channel),))
-
-
-def _as_target(name: str, message: BaseMessage, thread: str) -> Target:
-    """Show a message that only checkpoints hold as a record."""
-    said = describe(message)
-    return Target(name, said.text, said.source, int(said.trust), places=((thread, name),))

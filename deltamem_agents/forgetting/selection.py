@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from langchain_core.messages import BaseMessage
 from sqlalchemy import Column, ColumnElement, Connection, Row, select
 
 from backbone import ConfigError
@@ -15,13 +16,21 @@ from deltamem_agents.archive.items import below
 from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key, original_id
 from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
+from deltamem_agents.audited import SUBJECT
 from deltamem_agents.forgetting.fingerprints import SHORTEST
 from deltamem_agents.forgetting.said import TELLING, leaves
+from deltamem_agents.policy import describe
 
-__all__ = ["SUBJECT", "Target", "Wanted", "find_items", "find_records", "known_threads", "require_own"]
-
-SUBJECT = "subject:"
-"""What the tags begin with that say whom a record is about."""
+__all__ = [
+    "Target",
+    "Wanted",
+    "find_items",
+    "find_records",
+    "known_threads",
+    "message_target",
+    "require_own",
+    "text_target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +103,19 @@ class Target:
     detached: bool = False
     expires: datetime | None = None
     parts: tuple[str, ...] = ()
+
+
+def text_target(text: str | bytes, channels: Iterable[str], thread: str) -> Target:
+    """Show a text of a state's channel as a record; LangGraph's own channels, such as of inputs, begin with __."""
+    channel = min(channels, key=lambda name: (name.startswith("__"), name))
+    shown = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    return Target(channel, shown, "state", int(Trust.MEDIUM), places=((thread, channel),))
+
+
+def message_target(name: str, message: BaseMessage, thread: str) -> Target:
+    """Show a message that only checkpoints hold as a record."""
+    said = describe(message)
+    return Target(name, said.text, said.source, int(said.trust), places=((thread, name),))
 
 
 def known_threads(connection: Connection, wanted: Wanted) -> tuple[set[str], set[str]]:

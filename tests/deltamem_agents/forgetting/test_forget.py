@@ -151,15 +151,29 @@ def test_without_a_model_the_memory_is_taken_back(setting: Setting) -> None:
 
 
 def test_without_a_checkpointer_the_receipt_says_what_was_not_reached(setting: Setting) -> None:
-    """A whole thread is named, and its checkpoints are not there to be rewritten."""
+    """Records go, and what they were in the threads is done when the checkpointer is there, whatever is asked then."""
+    said = NewRecord(SCRIPT[1][0], thread="t", message_id="u1", tags=("subject:ann",))
+    setting.store.records.add(SPACE, said)
     setting.talk("t", range(2))
     setting.memory.checkpointer = None
-    receipt = setting.memory.forget(thread="t", reason="asked")
-    assert not receipt.tiers["checkpoints"].reached
-    assert "no checkpointer" in receipt.tiers["checkpoints"].note
-    assert receipt.complete
-    assert setting.store.records.count(SPACE) == 0
+    for what in ({"subject": "ann"}, {"thread": "t", "query": "no such text"}):
+        receipt = setting.memory.forget(**what, reason="asked")
+        assert (receipt.complete, receipt.tiers["checkpoints"].reached) == (False, False)
+        assert "no checkpointer" in receipt.tiers["checkpoints"].note
+    assert setting.store.records.count(SPACE) == 3
     assert SCRIPT[1][0].encode() in setting.bytes()
+    setting.memory.checkpointer = setting.saver
+    receipt = setting.memory.forget(subject="nobody", reason="asked")
+    assert (receipt.complete, receipt.resumed, receipt.threads) == (True, True, ("t",))
+    assert SCRIPT[1][0].encode() not in setting.bytes()
+
+
+def test_a_record_of_no_thread_needs_no_checkpointer(setting: Setting) -> None:
+    """What is found by its id and was never said in a thread is gone at once."""
+    note = setting.store.records.add(SPACE, NewRecord("a note of its own"))
+    setting.talk("t", range(1))
+    setting.memory.checkpointer = None
+    assert setting.memory.forget(ids=[note.id], reason="asked").complete
 
 
 def test_a_whole_thread_goes_and_what_another_said_stays(setting: Setting) -> None:

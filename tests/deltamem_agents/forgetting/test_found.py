@@ -8,8 +8,10 @@ import pytest
 
 from backbone import ConfigError
 from deltamem_agents import MemoryStore, open_checkpointer
+from deltamem_agents.archive.records import content_hash
 from deltamem_agents.archive.writes import NewRecord
-from deltamem_agents.policy import LegalHold
+from deltamem_agents.audited import LEFT_OUT
+from deltamem_agents.policy import LegalHold, MemoryPolicy, PolicyMessage, Retain, Signals
 from tests.deltamem_agents.forgetting.conftest import assert_gone
 from tests.deltamem_agents.forgetting.test_known_threads import LATER, SECRET, SPACE, Setting
 
@@ -48,3 +50,24 @@ def test_a_thread_of_another_namespace_is_not_touched(setting: Setting) -> None:
     with setting.memory(namespace=("acme",)) as parent:
         assert parent.forget(thread="bobs", namespace=("acme", "bob"), reason="asked").complete
     assert_gone(setting.folder, SECRET)
+
+
+class About(MemoryPolicy):
+    """Say of everything that it is about one person."""
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        return Retain(tags=("subject:Bob Miller", "project:x"), reason="it names him")
+
+
+def test_the_name_of_a_subject_is_not_in_the_log(setting: Setting) -> None:
+    """Tags are logged with a digest for the name, and a reason that names who is forgotten is left out."""
+    with setting.memory(About()) as memory:
+        setting.say(memory, SECRET, "m1")
+        receipt = memory.forget(subject="Bob Miller", reason="bob miller has asked")
+    assert (receipt.complete, receipt.reason) == (True, LEFT_OUT)
+    entries = setting.store.records.audit_entries(SPACE, action="write")
+    digest = content_hash("Bob Miller")
+    assert [entry.detail["tags"] for entry in entries] == [[f"subject:{digest}", "project:x"]] * 2
+    assert setting.store.verify().ok
+    for text in ("Bob Miller", "bob miller"):
+        assert_gone(setting.folder, text)

@@ -119,7 +119,7 @@ def test_threads_are_left_to_do_until_a_checkpointer_is_given(setting: Setting) 
     receipt = setting.memory.forget(query="nothing says this", reason="asked")
     assert not receipt.complete
     assert not receipt.tiers["checkpoints"].reached
-    assert "an earlier call had one" in receipt.tiers["checkpoints"].note
+    assert "call again with their checkpointer" in receipt.tiers["checkpoints"].note
     assert setting.ids() == ["m1", "a1"]
     setting.memory.checkpointer = setting.saver
     receipt = setting.memory.forget(query="nothing says this", reason="asked")
