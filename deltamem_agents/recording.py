@@ -53,7 +53,8 @@ def decide(lineage: Lineage, new: NewRecord, message: BaseMessage) -> tuple[NewR
     decision = lineage.decision(message)
     if not decision.archive:
         return None, decision
-    trust = new.trust if decision.trust is None else min(new.trust, decision.trust)
+    # What the message was made from has lowered the decision's trust already.
+    trust = new.trust if decision.trust is None else decision.trust
     held = (QUARANTINED,) if decision.quarantine else ()
     kept = dataclasses.replace(
         new,

@@ -13,6 +13,7 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore
+from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Record, Trust
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.policy import (
@@ -208,3 +209,28 @@ def test_a_source_that_is_trusted_by_name_is_trusted_in_the_archive(store: Memor
         hybrid.archive([ToolMessage(ORDER, tool_call_id="c", name="linter", id="1")], "a")
         hybrid.flush()
     assert kept(store, "tool:linter")[ORDER].tags == ()
+    assert kept(store, "tool:linter")[ORDER].trust == Trust.HIGH
+
+
+def test_a_search_can_ask_for_what_the_policy_trusts(store: MemoryStore) -> None:
+    """Records have the trust that the policies gave: of a person HIGH, as a filter names it, and of a tool LOW."""
+    rule, only = SourceTrust(), RecordFilter(min_trust=Trust.HIGH)
+    said = [HumanMessage("The port is open.", id="1"), ToolMessage("port open", tool_call_id="c", name="ls", id="2")]
+    with HybridMemory(store, rule, namespace=ANN) as hybrid:
+        hybrid.archive([*said, AIMessage("The port is open, I see.", id="3")], "a")
+        hybrid.flush()
+        found = [hit.record.source for hit in store.recall(ANN, "port open", where=only)]
+    assert found == ["user"]
+    assert [record.trust for record in kept(store, "tool:ls").values()] == [Trust.LOW]
+    assert [record.trust for record in kept(store).values()] == [Trust.MEDIUM]
+
+
+def test_without_a_policy_nobody_is_trusted_most(store: MemoryStore) -> None:
+    """What nobody has vouched for is MEDIUM, of tools LOW."""
+    with HybridMemory(store, namespace=ANN) as hybrid:
+        hybrid.archive([HumanMessage("hi", id="1"), ToolMessage("ok", tool_call_id="c", name="ls", id="2")], "a")
+        hybrid.flush()
+    assert {record.source: record.trust for record in store.records.list(ANN)} == {
+        "user": Trust.MEDIUM,
+        "tool:ls": Trust.LOW,
+    }
