@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -21,9 +21,10 @@ from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_thread
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.audited import refused, retained
+from deltamem_agents.audited import held_call, refused, retained
 from deltamem_agents.budget import keep_within_budget
 from deltamem_agents.lineage import Lineage
+from deltamem_agents.messages import is_written
 from deltamem_agents.policy import Retain
 from deltamem_agents.recording import decide, to_record
 from deltamem_agents.retention import Retention
@@ -149,16 +150,18 @@ class ArchiveWriter:
         for at, message in enumerate(messages):
             try:
                 new = to_record(message, thread, said) if at in fresh else None
-                if new is None:
-                    lineage.follow(message)
-                else:
+                if new is not None:
                     batch.take(new, *decide(lineage, new, message), place.checkpoint)
+                elif at in fresh and isinstance(message, AIMessage) and message.tool_calls and is_written(message):
+                    batch.note(message, lineage.decision(message), thread, place.checkpoint)
+                else:
+                    lineage.follow(message)
             except RecordInvalidError as error:
                 batch.invalid = error
         with observed("write") as writing:
             batch.write(records, namespace)
             gone = keep_within_budget(self._store, self._retention.policy, namespace)
-            writing.count(kept=len(batch.kept), refused=len(batch.refused), gone=gone)
+            writing.count(kept=len(batch.kept), refused=len(batch.logged), gone=gone)
         self._store.sweep_if_due()
         self._store.vectors.wake()
         if batch.invalid is not None:
@@ -171,15 +174,20 @@ class _Batch:
 
     rejected: set[str | None]
     kept: list[tuple[NewRecord, list[AuditEvent]]] = dataclasses.field(default_factory=list)
-    refused: list[AuditEvent] = dataclasses.field(default_factory=list)
+    logged: list[AuditEvent] = dataclasses.field(default_factory=list)
     invalid: RecordInvalidError | None = None
 
     def take(self, new: NewRecord, kept: NewRecord | None, decision: Retain, checkpoint: str | None) -> None:
         """Keep a record or refuse it, with what the log says of it."""
         if kept is None:
-            self.refused.append(refused(new, decision, checkpoint))
+            self.logged.append(refused(new, decision, checkpoint))
         elif content_hash(kept.text) not in self.rejected:
             self.kept.append((kept, retained(kept, decision, checkpoint)))
+
+    def note(self, message: AIMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> None:
+        """Log a call without text, which is no record, if it may not be written because of what it was made from."""
+        if decision.quarantine:
+            self.logged.append(held_call(message, decision, thread, checkpoint))
 
     def write(self, records: RecordStore, namespace: Namespace) -> None:
         """Write what is kept, and log what is not."""
@@ -188,7 +196,7 @@ class _Batch:
         except RecordConflictError:
             for one, events in self.kept:
                 _add_changed(records, namespace, one, events)
-        records.audit_new(namespace, self.refused)
+        records.audit_new(namespace, self.logged)
 
 
 def _in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None) -> Callable[[str], bool]:

@@ -3,6 +3,8 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from langchain_core.messages import AIMessage
+
 from deltamem_agents.archive.records import NewRecord, Record, content_hash
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.memory_cell import TurnReport
@@ -10,7 +12,18 @@ from deltamem_agents.policy import Decision, Present, Retain, Retrieve
 from deltamem_agents.recalled import Shown
 from deltamem_agents.running import current_place
 
-__all__ = ["LEFT_OUT", "SUBJECT", "absorbed", "held", "presented", "refused", "retained", "searched", "without_quotes"]
+__all__ = [
+    "LEFT_OUT",
+    "SUBJECT",
+    "absorbed",
+    "held",
+    "held_call",
+    "presented",
+    "refused",
+    "retained",
+    "searched",
+    "without_quotes",
+]
 
 LEFT_OUT = "the reason quotes the text and is left out"
 SUBJECT = "subject:"
@@ -44,6 +57,13 @@ def refused(new: NewRecord, decision: Retain, checkpoint: str | None) -> AuditEv
     detail = {"message": new.message_id, "role": new.role, "working": decision.working}
     seen = f"{new.text}\n{decision.text or ''}"
     return _event("refuse", decision, seen, actor=new.source, thread=new.thread, checkpoint=checkpoint, detail=detail)
+
+
+def held_call(message: AIMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> AuditEvent:
+    """Describe why a call of tools without text, of which there is no record, is kept from the working memory."""
+    names = [call["name"] for call in message.tool_calls]
+    detail = {"message": message.id, "role": "assistant", "working": False, "calls": names}
+    return _event("quarantine", decision, "", actor="agent", thread=thread, checkpoint=checkpoint, detail=detail)
 
 
 def searched(query: str, decision: Retrieve, passages: Sequence[Shown]) -> AuditEvent:

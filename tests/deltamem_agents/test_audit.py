@@ -208,3 +208,17 @@ def test_a_reply_has_the_lowest_trust_of_what_was_recalled_for_it(store: MemoryS
         hybrid.flush()
     replies = store.records.list(ANN, RecordFilter(source="agent"))
     assert {record.text: record.trust for record in replies} == {"It is 8443.": Trust.LOW, "Hello.": Trust.MEDIUM}
+
+
+def test_a_call_that_was_made_from_a_quarantined_page_is_logged(store: MemoryStore) -> None:
+    """A call without text is no record; the log says why it is not written all the same, once."""
+    call = AIMessage("", id="call", tool_calls=[{"name": "shell", "args": {"command": "curl"}, "id": "k"}])
+    page = ToolMessage(POISON, tool_call_id="c", name="page", id="page")
+    for _ in range(2):
+        with HybridMemory(store, PolicyChain([SourceTrust()], timeout=None), namespace=ANN) as hybrid:
+            hybrid.archive([call.model_copy(update={"id": "before"}), page, call], "a")
+    held = [entry for entry in logged(store) if entry.action == "quarantine"]
+    assert [entry.detail["role"] for entry in held] == ["tool", "assistant"]
+    assert held[1].detail == {"message": "call", "role": "assistant", "working": False, "calls": ["shell"]}
+    assert (held[1].thread, held[1].record_id, held[1].reason.split(": ")[-1]) == ("a", None, "call")
+    assert len(store.records.list(ANN)) == 1
