@@ -1,15 +1,21 @@
 """Gather what the memory makes of single messages while prompts are read."""
 
+import logging
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from backbone import Telemetry, TokenPrompt
+from backbone import DeltaMemError, Telemetry, TokenPrompt
 
-__all__ = ["MessageSignals", "Meter"]
+if TYPE_CHECKING:
+    from deltamem_agents._turn import TurnRequest
+
+__all__ = ["Measure", "MessageSignals", "Meter", "forgiving"]
+
+_log = logging.getLogger(__name__)
 
 
 class MessageSignals(NamedTuple):
@@ -17,6 +23,23 @@ class MessageSignals(NamedTuple):
 
     surprise: float
     gate: float
+
+
+Measure = Callable[["TurnRequest", frozenset[bytes]], Mapping[bytes, MessageSignals]]
+"""Read a request, and return the signals of the messages with these digests."""
+
+
+def forgiving(measure: Measure) -> Measure:
+    """Measure, or nothing: a reply that no window can show has been said all the same, and counts as not measured."""
+
+    def measured(request: "TurnRequest", wanted: frozenset[bytes]) -> Mapping[bytes, MessageSignals]:
+        try:
+            return measure(request, wanted)
+        except DeltaMemError as error:
+            _log.warning("the surprise of a reply is not known: %s", type(error).__name__)
+            return {}
+
+    return measured
 
 
 class _Sum(NamedTuple):

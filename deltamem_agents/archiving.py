@@ -31,7 +31,7 @@ from deltamem_agents.retention import Retention
 from deltamem_agents.running import Place, current_place
 from deltamem_agents.tracing import observed
 
-__all__ = ["ArchiveWriter"]
+__all__ = ["ArchiveWriter", "in_quarantine"]
 
 # What a database that is down, locked or full raises: worth another try, unlike what is wrong with a message.
 _PASSING_FAULTS = (SQLAlchemyError, OSError)
@@ -146,7 +146,7 @@ class ArchiveWriter:
             # Before the policies are asked: a thread of which they keep nothing is to be found all the same.
             note_thread(self._store.engine, namespace, thread)
         batch = _Batch(set() if thread is None else records.rejected(namespace, thread))
-        lineage = Lineage(self._retention, thread, place.run, _in_quarantine(records, namespace, thread))
+        lineage = Lineage(self._retention, thread, place.run, in_quarantine(records, namespace, thread))
         for at, message in enumerate(messages):
             try:
                 new = to_record(message, thread, said) if at in fresh else None
@@ -199,14 +199,14 @@ class _Batch:
         records.audit_new(namespace, self.logged)
 
 
-def _in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None) -> Callable[[str], bool]:
-    """Return what tells whether a text of a thread is in quarantine; the database is asked once, if at all."""
+def in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None) -> Callable[[str | None], bool]:
+    """Return what tells whether a text of a thread is in quarantine, or any; the database is asked once, if at all."""
 
     @cache
     def held() -> frozenset[str]:
         return frozenset() if thread is None else frozenset(one.hash for one in records.waiting(namespace, thread))
 
-    return lambda text: content_hash(text) in held()
+    return lambda text: bool(held()) if text is None else content_hash(text) in held()
 
 
 def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, events: Sequence[AuditEvent]) -> None:

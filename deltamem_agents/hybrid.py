@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from backbone import ConfigError
 from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.store import MemoryStore
+from deltamem_agents.archiving import in_quarantine
 from deltamem_agents.forgetting.forget import forget
 from deltamem_agents.forgetting.receipt import ForgetReceipt
 from deltamem_agents.forgetting.rollback import archived_since
@@ -167,7 +168,7 @@ class HybridMemory(ArchiveReview):
         """Do for `create_react_agent(pre_model_hook=…)` what the middleware does before a model call."""
         messages, thread, run = state["messages"], _thread(config), current_place().run
         # Decided here first, so that the archive's thread finds the decisions.
-        lineage = Lineage(self.retention, thread, run)
+        lineage = Lineage(self.retention, thread, run, in_quarantine(self.store.records, self.namespace, thread))
         ruled = [self._ruled(message, lineage) for message in messages]
         self.archive(messages, thread)
         context = PolicyContext(self.namespace, thread, run=run)

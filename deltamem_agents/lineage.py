@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from deltamem_agents.decided import Kept
+from deltamem_agents.decided import Kept, Said
 from deltamem_agents.policy import Retain, Trust, describe, lowest_trust
+from deltamem_agents.policy.hooks import source_of
 from deltamem_agents.recalled import shown_trust
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -16,33 +17,40 @@ if TYPE_CHECKING:
 __all__ = ["Lineage", "made_from"]
 
 
-def made_from(
-    message: BaseMessage,
-    before: Sequence[tuple[bytes, BaseMessage]],
-    decided: Mapping[bytes, Kept],
-    memory: bytes | str | None,
-) -> Trust:
-    """Return the lowest trust of what a message may come from; HIGH for what is no reply.
+def made_from(said: Sequence[Said], decided: Mapping[bytes, Kept], memory: bytes | str | None) -> Trust:
+    """Return the lowest trust of what the last of these messages may come from; HIGH for what nobody derived.
 
-    before: the messages before it, with their digests. decided: what was decided about messages, by their digests.
-    memory: what it has absorbed is not read any more.
+    A reply comes from what stands before it, a summary from all that the thread has had. decided: what was decided, by
+    name. memory: what it has absorbed is not read any more.
     """
-    if not isinstance(message, AIMessage):
+    *before, last = said
+    if source_of(last.message) != "agent":
         return Trust.HIGH
-    recalled = {digest: shown_trust(said) for digest, said in before if not isinstance(said, AIMessage)}
-    if lowest_trust(recalled.values()) < Trust.HIGH and memory is not None:
+    tainted = any(kept.quarantined for kept in decided.values())
+    read = {
+        one.digest: Trust.LOW if tainted and is_summary(one.message) else shown_trust(one.message)
+        for one in before
+        if not isinstance(one.message, AIMessage)
+    }
+    if lowest_trust(read.values()) < Trust.HIGH and memory is not None:
         for digest in WorkingMemory.from_bytes(memory).digests:
-            recalled.pop(digest, None)
-    held = any(digest in decided and decided[digest].quarantined for digest, _ in before)
-    return lowest_trust([shown_trust(message), *recalled.values(), Trust.LOW if held else Trust.HIGH])
+            read.pop(digest, None)
+    held = tainted if is_summary(last.message) else any(decided.get(one.name, Kept()).quarantined for one in before)
+    return lowest_trust([shown_trust(last.message), *read.values(), Trust.LOW if held else Trust.HIGH])
+
+
+def is_summary(message: BaseMessage) -> bool:
+    """Tell whether the agent has made a message of others, which may be gone."""
+    return not isinstance(message, AIMessage) and source_of(message) == "agent"
 
 
 class Lineage:
     """Go through a thread's messages in their order, and decide about each with the trust of what it came from.
 
     A reply may come from every quarantined text and every result of the search tool before it, and from what was
-    recalled for it. held: tells whether the archive has a text of the thread in quarantine; asked about messages whose
-    decision this process has forgotten.
+    recalled for it; a summary, from all that the thread has had. held: tells whether the archive has a text of the
+    thread in quarantine, or, asked about None, any; for summaries, and messages whose decision this process has
+    forgotten.
     """
 
     def __init__(
@@ -50,7 +58,7 @@ class Lineage:
         retention: "Retention",
         thread: str | None,
         run: Mapping[str, Any],
-        held: Callable[[str], bool] | None = None,
+        held: Callable[[str | None], bool] | None = None,
     ) -> None:
         self._retention = retention
         self._thread = thread
@@ -60,20 +68,28 @@ class Lineage:
 
     def decision(self, message: BaseMessage) -> Retain:
         """Return what was decided about the next message, or decide now."""
-        trust = lowest_trust([self._lowest, shown_trust(message)]) if isinstance(message, AIMessage) else Trust.HIGH
+        if is_summary(message) and self._in_quarantine(None):
+            self._lowest = Trust.LOW
+        derived = source_of(message) == "agent"
+        trust = lowest_trust([self._lowest, shown_trust(message)]) if derived else Trust.HIGH
         decision = self._retention.decision(describe(message, trust=trust), self._thread, self._run)
-        self._take(message, quarantined=decision.quarantine)
+        self._take(message, decision)
         return decision
 
     def follow(self, message: BaseMessage) -> None:
         """Pass the next message, about which nothing is to be decided now."""
         known = self._retention.lately(describe(message), self._thread)
-        if known is None:
-            held = self._held if self._retention.policy.policies and message.text.strip() else None
-            self._take(message, quarantined=held is not None and held(message.text))
-        else:
-            self._take(message, quarantined=known.quarantine)
+        if known is None and message.text.strip():
+            held = self._in_quarantine(None if is_summary(message) else message.text)
+            known = Retain(quarantine=held, reason="in quarantine") if held else None
+        self._take(message, known)
 
-    def _take(self, message: BaseMessage, *, quarantined: bool) -> None:
-        recalled = Trust.HIGH if isinstance(message, AIMessage) else shown_trust(message)
-        self._lowest = lowest_trust([self._lowest, Trust.LOW if quarantined else Trust.HIGH, recalled])
+    def _in_quarantine(self, text: str | None) -> bool:
+        return self._held is not None and bool(self._retention.policy.policies) and self._held(text)
+
+    def _take(self, message: BaseMessage, decision: Retain | None) -> None:
+        """Let what follows come from a message as well."""
+        read = Trust.HIGH if isinstance(message, AIMessage) else shown_trust(message)
+        if decision is not None and (decision.quarantine or (is_summary(message) and decision.trust == Trust.LOW)):
+            read = Trust.LOW
+        self._lowest = lowest_trust([self._lowest, read])

@@ -108,7 +108,8 @@ class DeltaMemMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         changed: list[BaseMessage] = []
         if call is not None:
             update[decided_key(self.key)] = call.to_bytes([*said, *response.result], cell.memory)
-            changed = [call.changed[message.id] for message in said if message.id in call.changed]
+            ids = {message.id for message in said if message.id is not None}
+            changed = [message for message in call.changed.values() if message.id in ids]
         if removed or changed:
             gone = {message.id for message in removed}
             update["messages"] = [*(message for message in changed if message.id not in gone), *removed]
@@ -139,7 +140,8 @@ def memory_node(
         if call is None:
             return {messages_key: [reply], **cell.update(key)}
         kept = call.to_bytes([*state[messages_key], reply], cell.memory)
-        said = {message.id for message in state[messages_key]}  # a node may also have asked about others
+        # A node may also have asked about others.
+        said = {message.id for message in state[messages_key] if message.id is not None}
         changed = [message for message in call.changed.values() if message.id in said]
         return {messages_key: [*changed, reply], **cell.update(key), decided_key(key): kept}
 

@@ -9,7 +9,7 @@ from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.messages import is_written
-from deltamem_agents.policy import Retain
+from deltamem_agents.policy import Retain, describe
 from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = ["decide", "to_record"]
@@ -25,22 +25,17 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
     text = message.text
     if not text.strip() or not is_written(message):
         return None
-    if isinstance(message, ToolMessage):
-        role, source, trust = "tool", f"tool:{message.name or 'unknown'}", Trust.LOW
-    elif isinstance(message, AIMessage):
-        role, source, trust = "assistant", "agent", Trust.MEDIUM
-    elif isinstance(message, HumanMessage):
-        role, source, trust = "user", "user", Trust.MEDIUM
-    else:
+    if not isinstance(message, HumanMessage | AIMessage | ToolMessage):
         return None
+    seen = describe(message)
     named = thread is not None and message.id is not None
     return NewRecord(
         text,
         thread=thread if named else None,
         message_id=message.id if named else None,
-        role=role,
-        source=source,
-        trust=trust,
+        role=seen.role,
+        source=seen.source,
+        trust=Trust.LOW if seen.role == "tool" else Trust.MEDIUM,
         created=said,
     )
 

@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from backbone import DeltaMemError
 from deltamem_agents._effects import Effect, Steps, ado, blocking, do
-from deltamem_agents._measuring import MessageSignals
+from deltamem_agents._measuring import Measure, MessageSignals, forgiving
 from deltamem_agents._turn import TurnRequest
-from deltamem_agents.decided import Kept, as_decided, decided_from_bytes, decided_to_bytes
+from deltamem_agents.decided import TAINTED, Kept, Said, as_decided, decided_from_bytes, decided_to_bytes, said_of
 from deltamem_agents.lineage import made_from
 from deltamem_agents.messages import is_written, to_entries, with_text
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
@@ -23,12 +23,11 @@ from deltamem_agents.policy.decisions import joined
 from deltamem_agents.window import select_messages
 from deltamem_agents.working_memory import WorkingMemory
 
-__all__ = ["Measure", "Retention", "RetentionCall"]
+__all__ = ["Retention", "RetentionCall"]
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 2_000
 
-Measure = Callable[[TurnRequest, frozenset[bytes]], Mapping[bytes, MessageSignals]]
 Similarity = Callable[[str, PolicyContext, str], float | None]
 
 
@@ -78,7 +77,7 @@ class Retention:
     def lately(self, message: PolicyMessage, thread: str | None) -> Retain | None:
         """Return what this process has decided about a message, as long as it remembers."""
         with self._lock:
-            return self._lately.get((thread, message.id, hash(message.text))) if message.id else None
+            return self._lately.get((thread, message.id, hash((message.text, message.calls)))) if message.id else None
 
     def remember(self, message: PolicyMessage, thread: str | None, decision: Retain) -> None:
         """Keep a decision under the message's text, and under the text that it is left with."""
@@ -86,7 +85,7 @@ class Retention:
             return
         with self._lock:
             for text in {message.text, message.text if decision.text is None else decision.text}:
-                self._lately[thread, message.id, hash(text)] = decision
+                self._lately[thread, message.id, hash((text, message.calls))] = decision
             while len(self._lately) > _REMEMBERED:
                 self._lately.popitem(last=False)
 
@@ -104,12 +103,13 @@ class Retention:
 class RetentionCall:
     """Decide about the messages of one model call, or of a batch of them, and about the reply.
 
-    decided: what the thread's checkpoint keeps. changed: messages whose text was redacted, by id.
+    decided: what the thread's checkpoint keeps. changed: what has become of messages whose text was redacted, by the
+    names of those.
     """
 
     def __init__(self, retention: Retention, context: PolicyContext, decided: Mapping[bytes, Kept]) -> None:
         self.decided = dict(decided)
-        self.changed: dict[str, BaseMessage] = {}
+        self.changed: dict[bytes, BaseMessage] = {}
         self._retention = retention
         self._context = context
         self._last: tuple[TurnRequest, Measure] | None = None
@@ -137,7 +137,13 @@ class RetentionCall:
         can be made again from it and the one before.
         """
         absorbed = set() if memory is None else set(WorkingMemory.from_bytes(memory).digests)
-        return decided_to_bytes(self.decided, {entry.digest for entry in to_entries(messages)} - absorbed)
+        left = said_of([self.changed.get(one.name, one.message) for one in said_of(messages)])
+        waiting = {one.digest for one in left} - absorbed
+        # What the model read may say something else, where other middleware shortens it.
+        read = () if self._last is None else said_of(self._last[0].messages)
+        tainted = any(kept.quarantined for kept in self.decided.values())
+        decided = {**self.decided, TAINTED: Kept(quarantined=True)} if tainted else self.decided
+        return decided_to_bytes(decided, {TAINTED, *(one.name for one in (*left, *read) if one.digest in waiting)})
 
     def _settle(self, request: TurnRequest, measure: Measure) -> Steps[TurnRequest]:
         memory = None if request.memory is None else WorkingMemory.from_bytes(request.memory)
@@ -159,38 +165,46 @@ class RetentionCall:
             return reply
         request, measure = self._last
         longer = replace(request, messages=(*request.messages, reply), memory=memory)
-        settled = yield from self._decide(longer, [len(request.messages)], _forgiving(measure))
+        settled = yield from self._decide(longer, [len(request.messages)], forgiving(measure))
         return settled.messages[-1]
 
     def _decide(self, request: TurnRequest, shown: Sequence[int], measure: Measure) -> Steps[TurnRequest]:
         """Ask the policies that need no signals about what is new, then measure it, then ask the others."""
         retention, thread = self._retention, self._context.thread
-        entries = to_entries(request.messages)
-        said = [(entry.digest, message) for entry, message in zip(entries, request.messages, strict=True)]
+        said = said_of(request.messages)
         messages, pending = list(request.messages), dict[int, tuple[PolicyMessage, Retain]]()
         for index in shown:
-            digest, message = entries[index].digest, messages[index]
-            if digest in self.decided:
-                messages[index] = self.changed.get(message.id or "", message)
-            if digest in self.decided or not is_written(message):
+            digest, name, message = said[index]
+            if name not in self.decided and digest in self.decided:  # named as older versions did
+                self.decided[name] = self.decided[digest]
+            if name in self.decided:
+                messages[index] = self.changed.get(name, message)
+            if name in self.decided or not is_written(message):
                 continue
-            seen = described(message, trust=made_from(message, said[:index], self.decided, request.memory))
+            seen = described(message, trust=made_from(said[: index + 1], self.decided, request.memory))
             decision = retention.lately(seen, thread)
             if decision is None:
                 decision = yield _asked(retention.before, seen, Signals(context=self._context))
                 pending[index] = seen, decision
-            messages[index] = self._apply(digest, message, decision)
-        request = replace(request, messages=tuple(messages))
+            messages[index] = self._apply(name, message, decision)
+        request = self._left(said, replace(request, messages=tuple(messages)))
         if pending:
-            request = yield from self._decide_with_signals(request, pending, measure)
-        # A message without an id is known by its text, which may be another one now.
-        for old, new in zip(entries, to_entries(request.messages), strict=True):
-            if old.digest in self.decided:
-                self.decided.setdefault(new.digest, self.decided[old.digest])
+            request = self._left(said, (yield from self._decide_with_signals(request, said, pending, measure)))
         return as_decided(request, self.decided)
 
+    def _left(self, said: Sequence[Said], request: TurnRequest) -> TurnRequest:
+        """Let what was decided about messages hold for what is left of them in a request, which has other names."""
+        for old, new in zip(said, said_of(request.messages), strict=True):
+            if old.name in self.decided:
+                self.decided[new.name] = self.decided[old.name]
+        return request
+
     def _decide_with_signals(
-        self, request: TurnRequest, pending: Mapping[int, tuple[PolicyMessage, Retain]], measure: Measure
+        self,
+        request: TurnRequest,
+        said: Sequence[Said],
+        pending: Mapping[int, tuple[PolicyMessage, Retain]],
+        measure: Measure,
     ) -> Steps[TurnRequest]:
         retention, messages = self._retention, list(request.messages)
         entries = to_entries(messages)
@@ -200,6 +214,10 @@ class RetentionCall:
             signals = yield blocking(lambda: measure(as_decided(request, self.decided), wanted))
         for index, (seen, decision) in pending.items():
             digest = entries[index].digest
+            trust = made_from(said[: index + 1], self.decided, request.memory)
+            if trust < seen.trust:  # what stands before it has been quarantined since
+                seen = replace(seen, trust=trust)  # noqa: PLW2901
+                decision = yield _asked(retention.before, seen, Signals(context=self._context))  # noqa: PLW2901
             if retention.after.policies:
                 left, similar = as_left(seen, decision), None
                 if decision.archive:
@@ -210,18 +228,16 @@ class RetentionCall:
                 rest = yield _asked(retention.after, left, told)
                 decision = joined(decision, rest) if retention.before.policies else rest  # noqa: PLW2901
             retention.remember(seen, self._context.thread, decision)
-            messages[index] = self._apply(digest, messages[index], decision)
+            messages[index] = self._apply(said[index].name, messages[index], decision)
         return replace(request, messages=tuple(messages))
 
-    def _apply(self, digest: bytes, message: BaseMessage, decision: Retain) -> BaseMessage:
+    def _apply(self, name: bytes, message: BaseMessage, decision: Retain) -> BaseMessage:
         """Note what was decided about a message, and return it as it is from now on."""
-        self.decided[digest] = Kept.of(decision)
+        self.decided[name] = Kept.of(decision)
         if decision.text is None or decision.text == message.text:
             return message
-        message = with_text(message, decision.text)
-        if message.id is not None:
-            self.changed[message.id] = message
-        return message
+        self.changed[name] = with_text(message, decision.text)
+        return self.changed[name]
 
 
 def as_left(message: PolicyMessage, decision: Retain) -> PolicyMessage:
@@ -232,16 +248,3 @@ def as_left(message: PolicyMessage, decision: Retain) -> PolicyMessage:
 
 def _asked(chain: PolicyChain, message: PolicyMessage, signals: Signals) -> Effect:
     return Effect(lambda: chain.retain(message, signals), lambda: chain.aretain(message, signals))
-
-
-def _forgiving(measure: Measure) -> Measure:
-    """Measure, or nothing: a reply that no window can show has been said all the same, and counts as not measured."""
-
-    def measured(request: TurnRequest, wanted: frozenset[bytes]) -> Mapping[bytes, MessageSignals]:
-        try:
-            return measure(request, wanted)
-        except DeltaMemError as error:
-            _log.warning("the surprise of a reply is not known: %s", type(error).__name__)
-            return {}
-
-    return measured

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from backbone import DeltaMemError
-from deltamem_agents.decided import decided_from_bytes, decided_key, decided_to_bytes
+from deltamem_agents.decided import decided_from_bytes, decided_key, decided_to_bytes, names_of
 from deltamem_agents.forgetting.absorbed import absorbed_by
 from deltamem_agents.forgetting.replay import (
     Absorb,
@@ -178,8 +178,9 @@ class _Rewriter:
 
     def _decisions(self, value: Any, outcome: Outcome) -> bytes:
         """Keep what policies decided about messages that wait in the window now, and what was kept of others."""
-        waiting = {item.digest for item in outcome.items} - absorbed_by(outcome.memory)
-        kept = decided_from_bytes(value).keys() - self.replay.digests
+        absorbed = absorbed_by(outcome.memory)
+        waiting = {name for item in outcome.items if item.digest not in absorbed for name in names_of(item.message)}
+        kept = decided_from_bytes(value).keys() - self.replay.names
         return decided_to_bytes(self.replay.decided, waiting | kept)
 
     def _write(self, one: Stored, write: Write, outcome: Outcome) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from deltamem_agents._chunks import PROVIDER
-from deltamem_agents.decided import Kept, decided_from_bytes, decided_key
+from deltamem_agents.decided import Kept, decided_from_bytes, decided_key, names_of
 from deltamem_agents.forgetting.absorbed import absorbed_by, forgets_digests, same_memory
 from deltamem_agents.forgetting.packed import Extension, fields_of, message_key
 from deltamem_agents.forgetting.rows import CheckpointRows, Stored
@@ -84,7 +84,7 @@ class Replay:
     carried: what replies carry from now on, where they carry the memory. exact: whether the replay of a call as it was
     gave the memory that it gave; None if no call had to be replayed. trims: absorbed messages leave the checkpoints.
     anew: a memory begins with the messages that are left, since no checkpoint is from before what goes. digests: of
-    what goes. decided: what policies had decided, by the digests of messages.
+    what goes. names: of decisions about what goes. decided: what policies had decided, by name.
 
     Each model call that left a reply behind is made again as far as its memory goes: from the messages and the memory
     that it would have found. Without `absorb` a memory that has taken a message in is taken back to the newest one that
@@ -101,6 +101,7 @@ class Replay:
         self._absorb = absorb
         self._channel = channel
         self.digests: set[bytes] = set()
+        self.names: set[bytes] = set()
         self.decided: dict[bytes, Kept] = {}
         self._steps: dict[str | None, bytes | None] = {}
 
@@ -113,6 +114,8 @@ class Replay:
         """Return the outcome of each checkpoint by its id; the oldest come first, and so do parents."""
         self.digests = {to_entries([HumanMessage("", id=name)])[0].digest for name in self._gone}
         self.digests |= {item.digest for items in transcripts for item in items if item.id in self._gone}
+        going = (item.message for items in transcripts for item in items if item.id in self._gone)
+        self.names = self.digests | {name for message in going for name in names_of(message)}
         for one in stored:
             self.decided |= decided_from_bytes(one.values.get(decided_key(self._channel or "")))
         found: dict[str, Outcome] = {}

@@ -15,7 +15,7 @@ from deltamem_agents.forgetting.replay import Absorb
 from deltamem_agents.memory_cell import use_memory
 
 if TYPE_CHECKING:
-    from deltamem_agents.retention import Measure
+    from deltamem_agents._measuring import Measure
 
 __all__ = ["absorber", "clear_prefix_caches"]
 

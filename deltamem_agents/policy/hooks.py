@@ -10,7 +10,16 @@ from deltamem_agents.policy.decisions import Forget, Present, Retain, Retrieve, 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
-__all__ = ["EVERY_SIGNAL", "MemoryPolicy", "PolicyContext", "PolicyMessage", "RecordLike", "Signals", "describe"]
+__all__ = [
+    "EVERY_SIGNAL",
+    "MemoryPolicy",
+    "PolicyContext",
+    "PolicyMessage",
+    "RecordLike",
+    "Signals",
+    "describe",
+    "source_of",
+]
 
 EVERY_SIGNAL = frozenset({"surprise", "similarity"})
 _SOURCES = {"human": "user", "user": "user", "ai": "agent", "assistant": "agent", "system": "system"}
@@ -140,7 +149,19 @@ def describe(message: "BaseMessage", *, trust: Trust = Trust.HIGH) -> PolicyMess
 
     trust: the lowest trust of what the message was made from.
     """
-    kind = getattr(message, "role", message.type)
-    source = _SOURCES.get(kind, f"tool:{message.name or 'unknown'}")
     calls = tuple(call["name"] for call in getattr(message, "tool_calls", ()))
-    return PolicyMessage(str(message.text), source, message.id or "", trust, calls=calls)
+    return PolicyMessage(str(message.text), source_of(message), message.id or "", trust, calls=calls)
+
+
+def source_of(message: "BaseMessage") -> str:
+    """Return the source of a LangChain message.
+
+    What a program says in the user's place is not the user's: a summary is the agent's, as LangChain marks it, and
+    what another feature reports counts as a tool's.
+    """
+    kind = getattr(message, "role", message.type).removesuffix("MessageChunk").lower()
+    source = _SOURCES.get(kind, f"tool:{message.name or 'unknown'}")
+    made_by = message.additional_kwargs.get("lc_source")
+    if source != "user" or made_by is None:
+        return source
+    return "agent" if made_by == "summarization" else f"tool:{made_by}"

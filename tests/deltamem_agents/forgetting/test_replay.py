@@ -17,11 +17,10 @@ from deltamem_agents import (
     window,
     working_memory,
 )
-from deltamem_agents.decided import decided_from_bytes
+from deltamem_agents.decided import decided_from_bytes, said_of
 from deltamem_agents.forgetting.histories import erase_from_thread
 from deltamem_agents.forgetting.replaying import absorber
 from deltamem_agents.forgetting.savers import rows_of
-from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyMessage, Retain, Signals
 from tests.deltamem_agents.forgetting.conftest import SCRIPT, carrying, scripted, talk
 
@@ -93,9 +92,7 @@ def test_a_replay_writes_what_policies_had_decided(make_model: Make) -> None:
         kept = [graph.get_state(config(name)).values["delta_mem_decided"] for name in ("all", "never")]
         mine, theirs = (decided_from_bytes(value) for value in kept)
         assert theirs.items() <= mine.items()
-        assert mine.keys() <= {
-            entry.digest for entry in to_entries(graph.get_state(config("never")).values["messages"])
-        }
+        assert mine.keys() <= {one.name for one in said_of(graph.get_state(config("never")).values["messages"])}
         free = scripted(model, replies, saver)
         talk(free, replies, "free", without(2))
         ruled, all_written = (memory_from(graph.get_state(config(name)).values) for name in ("never", "free"))
@@ -124,7 +121,7 @@ def test_every_checkpoint_is_one_that_the_other_thread_has_had(
     make_model: Make, tmp_path: Any, turn: int, trim: bool
 ) -> None:
     """Time travel after forgetting reaches every older checkpoint, each without the turn."""
-    model = make_model(**SMALL, adapter_name=None) if False else make_model(**SMALL)
+    model = make_model(**SMALL)
     replies: dict[str, AIMessage] = {}
     with open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver:
         graph = scripted(model, replies, saver, trim=trim)
