@@ -95,14 +95,15 @@ class HybridMemory(ArchiveReview):
     ) -> ForgetReceipt:
         """Erase from every tier what all of these name, and return a receipt that proves it.
 
-        ids: of records or messages. query: what says this text, or tells it to a tool, letter case aside. thread: what
-        was said there; alone, the whole thread. namespace: this memory's or one below it, with all that is in there.
-        subject: records with the tag subject:NAME. Policies are asked first; what they keep is in the receipt. secure:
-        files are written anew, so that no byte is left, and searched; False only deletes. dry_run: nothing is changed,
-        the receipt says what would go. A call that was cut off is finished by the next one.
+        ids: of records or messages. query: whatever says this text, letter case aside: records, messages, store items,
+        other texts in checkpoints. thread: what was said there; alone, the whole thread. namespace: this memory's or
+        one below it, with all that is in there. subject: records with the tag subject:NAME. Policies are asked first;
+        what they keep is in the receipt. secure: files are written anew, so that no byte is left, and searched; False
+        only deletes. dry_run: nothing is changed, the receipt says what would go. A call that was cut off is finished
+        by the next one.
 
-        Raises ConfigError if nothing is named, or for a checkpointer that cannot be rewritten; DeltaMemError if a
-        thread goes on all the while.
+        Raises ConfigError if nothing is named, for a thread that only other namespaces know, and for a checkpointer
+        that cannot be rewritten; DeltaMemError if a thread goes on all the while.
         """
         self._writer.flush()
         chosen = None if ids is None else frozenset(ids)

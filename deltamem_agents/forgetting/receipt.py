@@ -66,8 +66,8 @@ class AuditReference(_Model):
 class ForgetReceipt(_Model):
     """Say what was forgotten, from which tiers, and what proves it; it holds no text.
 
-    complete: nothing is left to do, as far as the tiers that were given go; otherwise calling again goes on. Threads
-    that an earlier call was to change are left to do until a checkpointer is given.
+    complete: nothing is left to do; otherwise calling again goes on. Threads are left to do until their checkpointer is
+    given.
     resumed: work that an earlier call had begun was finished. threads: those whose checkpoints were rewritten or
     removed. digests: SHA-256 of each erased text. held: what a policy keeps.
     """
