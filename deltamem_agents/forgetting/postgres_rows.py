@@ -72,8 +72,9 @@ class PostgresRows:
         for row in connection.execute(f"SELECT * {one.format('checkpoints')} {order}", (thread,)):
             space, name, body = row["checkpoint_ns"], row["checkpoint_id"], row["checkpoint"]
             versions = body["channel_versions"]
-            values = {c: blobs[space, c, str(v)] for c, v in versions.items() if (space, c, str(v)) in blobs}
-            values |= body.get("channel_values") or {}
+            # A blob comes before what stands in the row, which for a snapshot of a DeltaChannel only says that it is.
+            values = dict(body.get("channel_values") or {})
+            values |= {c: blobs[space, c, str(v)] for c, v in versions.items() if (space, c, str(v)) in blobs}
             about = dict(row["metadata"])
             source, written = about.pop("source", ""), tuple(writes[space, name])
             parent = row["parent_checkpoint_id"]
@@ -192,6 +193,7 @@ def _rewritten(one: Stored, change: Change, versions: Mapping[str, Any]) -> dict
     """Return a checkpoint's row with other versions, and other values of those that stand in it."""
     inline = dict(one.body.get("channel_values") or {})
     for name in inline.keys() & change.values.keys():
-        inline[name] = change.values[name]
+        if inline[name] == one.values[name]:
+            inline[name] = change.values[name]
     kept = {name: value for name, value in inline.items() if value is not DROPPED}
     return {**one.body, "channel_values": kept, "channel_versions": {**one.body["channel_versions"], **versions}}

@@ -12,7 +12,6 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import _messages_delta_reducer
 from langgraph.types import Send
@@ -20,6 +19,7 @@ from langgraph.types import Send
 from deltamem_agents import HybridMemory, MemoryStore, open_checkpointer
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.forgetting.receipt import ForgetReceipt
+from deltamem_agents.forgetting.savers import rows_of
 from deltamem_agents.policy import Forget, MemoryPolicy, PolicyContext, RecordLike
 from tests.deltamem_agents.forgetting.conftest import assert_gone
 from tests.deltamem_agents.forgetting.test_known_threads import SPACE, Refusal
@@ -81,10 +81,11 @@ def values(graph: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "memory", "postgres"])
 def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]:
     """Open an archive on disk, and a checkpointer."""
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/threads.sqlite"
+    urls = {"sqlite": f"sqlite:///{tmp_path}/threads.sqlite", "memory": "memory://"}
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else urls[request.param]
     store = MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite")
     with store, open_checkpointer(url) as saver:
         made = Setting(tmp_path, saver, store)
@@ -99,8 +100,8 @@ def assert_erased(setting: Setting, receipt: ForgetReceipt) -> None:
     assert (receipt.scan.hits, receipt.scan.kept) == (0, 0)
     assert receipt.digests
     assert_gone(setting.folder, "canary")
-    if not isinstance(setting.saver, SqliteSaver):
-        assert "canary" not in repr((setting.saver.storage, setting.saver.blobs, setting.saver.writes))
+    rows = rows_of(setting.saver)
+    assert "canary" not in repr(rows.load("t")) + repr(rows.blobs())
 
 
 CALL = AIMessage("", id="a1", tool_calls=[{"name": "q", "args": {}, "id": "c1"}])
