@@ -175,7 +175,10 @@ def back_kernel(
 @triton.jit
 def _squashed_unit(x, eps):
     """Give tanh(x) as a unit vector."""
-    squashed = 1 - 2 / (tl.exp(2 * x) + 1)
+    square = x * x
+    # Below a quarter the difference loses digits, and a length of 1 would bring out what is left of them.
+    small = x * (1 + square * (-1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * (62 / 2835)))))
+    squashed = tl.where(square < 0.0625, small, 1 - 2 / (tl.exp(2 * x) + 1))
     return squashed / tl.maximum(tl.sqrt(tl.sum(squashed * squashed, 0)), eps)
 
 

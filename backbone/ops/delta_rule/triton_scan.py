@@ -46,26 +46,8 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dend: Tensor, _: Tensor) -> tuple[Tensor, ...]:
-        q, k, keep, erase, written, turn, starts = ctx.saved_tensors
-        sizes = _sizes(q)
-        grid = (sizes.rows * sizes.chunks,)
-        dy = dy.contiguous()
-        before = q.new_empty(sizes.rows, sizes.chunks * CHUNK, sizes.rank, sizes.rank)
-        kernels.reads_kernel[grid](
-            q, k, keep, erase, written, starts, torch.empty_like(q), before, *sizes[1:4],
-            KEEP_STATES=True, C=CHUNK, **sizes.constants,
-        )  # fmt: skip
-        add, ends, dstate = torch.empty_like(starts), torch.empty_like(starts), torch.empty_like(dend)
-        kernels.back_add_kernel[grid](q, k, keep, erase, dy, add, *sizes[1:4], C=CHUNK, **sizes.constants)
-        kernels.carry_kernel[(sizes.rows, sizes.rank)](
-            turn, add, dend.contiguous(), ends, dstate, sizes.chunks, BACKWARD=True, **sizes.constants
-        )
-        dq, dk, dkeep, derase, dwritten = (torch.empty_like(q) for _ in range(5))
-        kernels.back_kernel[grid](
-            q, k, keep, erase, written, before, dy, ends, dq, dk, dkeep, derase, dwritten, *sizes[1:4],
-            C=CHUNK, **sizes.constants,
-        )  # fmt: skip
-        return dq, dk, dkeep, derase, dwritten, dstate
+        with torch.cuda.device_of(dy):  # type: ignore[no-untyped-call]
+            return _gradients(ctx.saved_tensors, dy, dend)
 
 
 def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
@@ -76,6 +58,12 @@ def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
     """
     if problem.positions is not None and wants_gradients(problem):
         raise NotImplementedError("the Triton form has no gradients for states at positions; use form='chunked'")
+    # Triton launches on the current device, wherever its arguments are.
+    with torch.cuda.device_of(problem.q):  # type: ignore[no-untyped-call]
+        return _solve(problem)
+
+
+def _solve(problem: Problem) -> DeltaRuleOutput:
     rank = problem.q.shape[-1]
     keep, erase, write = (gate.expand(*gate.shape[:-1], rank).contiguous() for gate in problem.coefficients)
     q, k, written = problem.q.contiguous(), problem.k.contiguous(), (write * problem.v).contiguous()
@@ -91,6 +79,30 @@ def triton_delta_rule(problem: Problem) -> DeltaRuleOutput:
         C=CHUNK, **sizes.constants,
     )  # fmt: skip
     return DeltaRuleOutput(y, end, states_at, predicted)
+
+
+def _gradients(saved: tuple[Tensor, ...], dy: Tensor, dend: Tensor) -> tuple[Tensor, ...]:
+    """Give the gradients of all that `_Scan` takes, from those of its reads and of its final state."""
+    q, k, keep, erase, written, turn, starts = saved
+    sizes = _sizes(q)
+    grid = (sizes.rows * sizes.chunks,)
+    dy = dy.contiguous()
+    before = q.new_empty(sizes.rows, sizes.chunks * CHUNK, sizes.rank, sizes.rank)
+    kernels.reads_kernel[grid](
+        q, k, keep, erase, written, starts, torch.empty_like(q), before, *sizes[1:4],
+        KEEP_STATES=True, C=CHUNK, **sizes.constants,
+    )  # fmt: skip
+    add, ends, dstate = torch.empty_like(starts), torch.empty_like(starts), torch.empty_like(dend)
+    kernels.back_add_kernel[grid](q, k, keep, erase, dy, add, *sizes[1:4], C=CHUNK, **sizes.constants)
+    kernels.carry_kernel[(sizes.rows, sizes.rank)](
+        turn, add, dend.contiguous(), ends, dstate, sizes.chunks, BACKWARD=True, **sizes.constants
+    )
+    dq, dk, dkeep, derase, dwritten = (torch.empty_like(q) for _ in range(5))
+    kernels.back_kernel[grid](
+        q, k, keep, erase, written, before, dy, ends, dq, dk, dkeep, derase, dwritten, *sizes[1:4],
+        C=CHUNK, **sizes.constants,
+    )  # fmt: skip
+    return dq, dk, dkeep, derase, dwritten, dstate
 
 
 def _predict(sizes: _Sizes, k: Tensor, keep: Tensor, erase: Tensor, written: Tensor, starts: Tensor) -> Tensor:

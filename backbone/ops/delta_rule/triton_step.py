@@ -38,10 +38,12 @@ def fused_step(
     """
     batch, heads, rank, _ = state.shape
     y, after = state.new_empty(batch, heads * rank), torch.empty_like(state, memory_format=torch.contiguous_format)
-    step_kernel[(batch, heads)](
-        x.contiguous(), weight, bias, state.contiguous(), x if write is None else write.contiguous(), y, after,
-        x.shape[-1], heads, eps,
-        OUTSIDE=mode == "lambda_outside", KEEPS_ALL=mode == "no_lambda", OWN_DECAY=own_decay, PER_ROW=per_row,
-        MASKED=write is not None, RANK=rank, R=triton.next_power_of_2(rank), BLOCK=_BLOCK,
-    )  # fmt: skip
+    # Triton launches on the current device, wherever its arguments are.
+    with torch.cuda.device_of(state):  # type: ignore[no-untyped-call]
+        step_kernel[(batch, heads)](
+            x.contiguous(), weight, bias, state.contiguous(), x if write is None else write.contiguous(), y, after,
+            x.shape[-1], heads, eps,
+            OUTSIDE=mode == "lambda_outside", KEEPS_ALL=mode == "no_lambda", OWN_DECAY=own_decay, PER_ROW=per_row,
+            MASKED=write is not None, RANK=rank, R=triton.next_power_of_2(rank), BLOCK=_BLOCK,
+        )  # fmt: skip
     return Step(y, after)

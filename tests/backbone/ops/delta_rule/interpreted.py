@@ -5,19 +5,48 @@ A program of its own, because Triton decides when it is imported whether it inte
 
 import json
 from itertools import product
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 import triton
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from triton.runtime.interpreter import InterpretedFunction
 
 from backbone import DeltaMemConfig, attach_memory
 from backbone.ops.delta_rule import UpdateMode, delta_rule, fused_step, has_triton, triton_scan
 
 CHUNK = 16  # short chunks, for the interpreter takes its time
+LAUNCHED_CHUNK = triton_scan.CHUNK
 GENERATOR = torch.Generator().manual_seed(0)
+
+
+class Guard(torch.cuda.device_of):  # type: ignore[misc]
+    """Note of every launch whether it is made under a guard, which chooses the device on a machine with several."""
+
+    depth = 0
+    launches: ClassVar[list[bool]] = []
+
+    def __enter__(self) -> None:
+        Guard.depth += 1
+        super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        Guard.depth -= 1
+        super().__exit__(*error)
+
+
+def note_launches() -> None:
+    """Let `Guard` see every launch of a kernel."""
+    launch = InterpretedFunction.run
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        Guard.launches.append(Guard.depth > 0)
+        return launch(self, *arguments, **options)
+
+    InterpretedFunction.run = noted
+    torch.cuda.device_of = Guard  # type: ignore[misc]
 
 
 def draw(*shape: int) -> Tensor:
@@ -29,10 +58,9 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 
 
 def scan_errors(
-    mode: UpdateMode, *, heads: int, rank: int, length: int, gates: int, own_decay: bool
+    mode: UpdateMode, *, heads: int, rank: int, length: int, gates: int, own_decay: bool, batch: int = 2
 ) -> dict[str, float]:
     """Compare reads, states and every gradient with the definition's."""
-    batch = 2
     leaves = [
         normalize(draw(batch, length, heads, rank), dim=-1),
         normalize(draw(batch, length, heads, rank), dim=-1),
@@ -74,13 +102,15 @@ def position_errors() -> dict[str, float]:
     }
 
 
-def step_errors(mode: UpdateMode, *, own_decay: bool, per_row: bool) -> dict[str, float]:
+def step_errors(
+    mode: UpdateMode, *, own_decay: bool, per_row: bool, rank: int = 3, scale: float = 1.0
+) -> dict[str, float]:
     """Compare a decode step with the projections and the definition, one by one; the second row is not written."""
-    batch, heads, rank, hidden = 2, 2, 3, 300
+    batch, heads, hidden = 2, 2, 300
     gates = heads * (rank if per_row else 1)
     weight = draw(3 * heads * rank + gates * (1 + own_decay), hidden) / hidden**0.5
     bias = torch.cat([torch.zeros(3 * heads * rank), draw(gates * (1 + own_decay))])
-    x, state, write = draw(batch, hidden), draw(batch, heads, rank, rank), torch.tensor([True, False])
+    x, state, write = scale * draw(batch, hidden), draw(batch, heads, rank, rank), torch.tensor([True, False])
     y, after = fused_step()(
         x.bfloat16(), weight, bias, state, write, mode=mode, own_decay=own_decay, per_row=per_row, eps=1e-6
     )
@@ -120,9 +150,10 @@ def main() -> None:
     triton_scan.CHUNK = CHUNK
     assert triton.knobs.runtime.interpret
     assert has_triton(torch.zeros(1))
+    note_launches()
     errors = position_errors()
     cases: tuple[tuple[UpdateMode, int, int, int, int, bool], ...] = (
-        ("standard", 2, 3, 19, 3, False), ("lambda_outside", 1, 4, 32, 1, True), ("no_lambda", 1, 2, 17, 1, False),
+        ("standard", 2, 3, 19, 3, False), ("lambda_outside", 1, 8, 32, 1, True), ("no_lambda", 1, 2, 17, 1, False),
     )  # fmt: skip
     for mode, heads, rank, length, gates, own_decay in cases:
         found = scan_errors(mode, heads=heads, rank=rank, length=length, gates=gates, own_decay=own_decay)
@@ -130,7 +161,14 @@ def main() -> None:
     for mode, own_decay, per_row in product(get_args(UpdateMode), (False, True), (False, True)):
         found = step_errors(mode, own_decay=own_decay, per_row=per_row)
         errors |= {f"step {mode} {own_decay} {per_row} {name}": value for name, value in found.items()}
+    for scale in (1e-3, 1e-5):
+        found = step_errors("standard", own_decay=True, per_row=False, rank=8, scale=scale)
+        errors |= {f"scaled {scale} {name}": value for name, value in found.items()}
     errors |= {f"model {name}": value for name, value in model_errors().items()}
+    triton_scan.CHUNK = LAUNCHED_CHUNK
+    found = scan_errors("standard", heads=1, rank=2, length=LAUNCHED_CHUNK + 1, gates=2, own_decay=True, batch=1)
+    errors |= {f"launched {name}": value for name, value in found.items()}
+    errors["unguarded launches"] = float(not Guard.launches) + Guard.launches.count(False)
     print(json.dumps(errors))
 
 

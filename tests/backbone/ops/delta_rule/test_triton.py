@@ -27,13 +27,21 @@ def errors() -> dict[str, float]:
 
 @pytest.mark.parametrize(
     "part",
-    ["positions", "predictions", "scan standard", "scan lambda_outside", "scan no_lambda", "step", "model"],
-)
+    [
+        "positions", "predictions", "scan standard", "scan lambda_outside", "scan no_lambda", "step", "scaled",
+        "launched", "model",
+    ],
+)  # fmt: skip
 def test_kernels_give_what_the_definition_gives(errors: dict[str, float], part: str) -> None:
     """Reads, states, gradients, decode steps and a whole model agree to 1e-4 of the largest value."""
     compared = {name: value for name, value in errors.items() if name.startswith(part)}
     assert compared
     assert all(value < 1e-4 for value in compared.values()), compared
+
+
+def test_kernels_are_launched_where_their_arguments_are(errors: dict[str, float]) -> None:
+    """Every launch is under a guard that makes the tensors' device the current one."""
+    assert errors["unguarded launches"] == 0
 
 
 def test_triton_is_for_gpus() -> None:
