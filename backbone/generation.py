@@ -92,10 +92,9 @@ def prefill(
     measured: list[tuple[int, int, Telemetry]] = []
     for place, end in enumerate(ends[start.pieces :], start.pieces):
         inside = sorted({n for n in state_positions if begin < n < end})
-        last = end == total
         memory = memory.decay(factors[begin]) if begin in factors else memory
         places, measure = [n - begin for n in inside], measure_from is not None and end > measure_from
-        options: dict[str, Any] = {"need_logits": need_logits and last, "telemetry": measure}
+        options: dict[str, Any] = {"need_logits": need_logits and end == total, "telemetry": measure}
         step = _advance(model, prompt.piece(begin, end), past, memory, places, **options)
         logits, past, memory, memory_at, telemetry = step
         measured += [] if telemetry is None else [(begin, end, telemetry)]
@@ -105,7 +104,7 @@ def prefill(
         if cache is not None and past is not None and end <= furthest:
             cache.store(start.keys[: place + 1], past, end - begin, memory)
         begin = end
-        if not last:
+        if end < total:
             yield
     states_at = [found[n] for n in state_positions]
     return Prefilled(memory, past, None if logits is None else logits[None], states_at, start.tokens, measured)
