@@ -6,7 +6,18 @@ import sys
 
 import pytest
 
-HEAVY = {"chromadb", "langchain", "langchain_core", "langgraph", "numpy", "sqlalchemy", "torch", "transformers"}
+HEAVY = {
+    "chromadb",
+    "langchain",
+    "langchain_core",
+    "langgraph",
+    "numpy",
+    "presidio_analyzer",
+    "spacy",
+    "sqlalchemy",
+    "torch",
+    "transformers",
+}
 PRINT_MODULES = "import json, sys; print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
 
 

@@ -125,6 +125,7 @@ PUBLIC = {
         "PolicyContext",
         "PolicyMessage",
         "Present",
+        "Presidio",
         "RecordLike",
         "RedactedSpan",
         "Redaction",

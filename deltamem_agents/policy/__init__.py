@@ -1,6 +1,6 @@
 """Decide what is kept, found, shown and erased.
 
-`RequireApproval` is loaded on first use, since it needs langchain and langgraph.
+`RequireApproval`, which needs langchain and langgraph, and `Presidio` are loaded on first use.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ from deltamem_agents.policy.trust import SourceTrust, lowest_trust
 
 if TYPE_CHECKING:
     from deltamem_agents.policy.approval import RequireApproval
+    from deltamem_agents.policy.presidio import Presidio
 
 __all__ = [
     "Budget",
@@ -30,6 +31,7 @@ __all__ = [
     "PolicyContext",
     "PolicyMessage",
     "Present",
+    "Presidio",
     "RecordLike",
     "RedactedSpan",
     "Redaction",
@@ -51,11 +53,14 @@ __all__ = [
 ]
 
 
+_LATER = {"Presidio": "presidio", "RequireApproval": "approval"}
+
+
 def __getattr__(name: str) -> Any:
     """Load a public name's module on first use."""
-    if name != "RequireApproval":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("deltamem_agents.policy.approval"), name)
+    return getattr(import_module(f"deltamem_agents.policy.{_LATER[name]}"), name)
 
 
 def __dir__() -> list[str]:

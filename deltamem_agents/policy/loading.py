@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from backbone import ConfigError
 from deltamem_agents.policy.chain import PolicyChain
 from deltamem_agents.policy.hooks import MemoryPolicy
-from deltamem_agents.policy.rules import Budget, LegalHold, Novelty, PersonalData, Roles, Secrets, TimeToLive
+from deltamem_agents.policy.rules import Budget, LegalHold, Novelty, PersonalData, Roles, Rule, Secrets, TimeToLive
 from deltamem_agents.policy.trust import SourceTrust
 
 __all__ = ["Example", "PolicyFile", "default_policy", "load_policy"]
 
-_READY = {
+_READY: Mapping[str, type[Rule]] = {
     rule.name: rule for rule in (Budget, LegalHold, Novelty, PersonalData, Roles, Secrets, SourceTrust, TimeToLive)
 }
+_LATER = "presidio"
 _MAX_BYTES = 1024 * 1024
 
 
@@ -103,15 +104,23 @@ def _parsed(suffix: str, text: str) -> Any:
 def _policy(entry: Mapping[str, Any]) -> MemoryPolicy:
     options = dict(entry)
     name = options.pop("use", None)
-    kind = _READY.get(name) if isinstance(name, str) else None
+    kind = _ready(name)
     if kind is None:
         if not isinstance(name, str) or ":" not in name:
-            raise ConfigError(f"a policy is one of {sorted(_READY)}, or package.module:Class; got {name!r}")
+            raise ConfigError(f"a policy is one of {sorted([*_READY, _LATER])}, or package.module:Class; got {name!r}")
         return _own(name, options)
     try:
         return kind(**options)
     except ValidationError as error:
         raise ConfigError(f"the policy {name!r} cannot be made: {_told(error)}") from error
+
+
+def _ready(name: object) -> type[Rule] | None:
+    if name == _LATER:
+        from deltamem_agents.policy.presidio import Presidio  # noqa: PLC0415 - those who do not use it do not load it
+
+        return Presidio
+    return _READY.get(name) if isinstance(name, str) else None
 
 
 def _own(name: str, options: Mapping[str, Any]) -> MemoryPolicy:
