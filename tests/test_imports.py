@@ -43,6 +43,13 @@ def test_a_lazy_name_loads_what_it_needs() -> None:
     assert "langchain_core" in loaded_by("from deltamem_agents import ChatDeltaMem")
 
 
+def test_a_rule_loads_what_it_needs_when_it_is_made() -> None:
+    """A chain gives a hook a second: loading LangChain in the first one would refuse the first message."""
+    code = "from deltamem_agents.policy import PersonalData, Secrets\nSecrets()\n"
+    assert "langchain" not in loaded_by(code)
+    assert "langchain" in loaded_by(code + "PersonalData()")
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"], ["policy", "test", "--help"]]
 )

@@ -4,7 +4,8 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import ClassVar, Literal
+from importlib import import_module
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 PiiKind = Literal["email", "credit_card", "ip", "mac_address", "url"]
+# Loaded by those who use the rule: LangChain takes its time.
+_DETECTORS = "langchain.agents.middleware.pii"
 
 
 class Rule(BaseModel, MemoryPolicy):
@@ -187,10 +190,13 @@ class PersonalData(Redacting):
     name: ClassVar[str] = "personal-data"
     kinds: tuple[PiiKind, ...] = ("email", "credit_card", "ip", "mac_address")
 
+    def model_post_init(self, context: Any) -> None:  # noqa: ARG002
+        """Load the detectors, which a hook might not be given the time for."""
+        import_module(_DETECTORS)
+
     def spans(self, text: str) -> tuple[RedactedSpan, ...]:
         """Return the data of these kinds in a text."""
-        from langchain.agents.middleware import pii  # noqa: PLC0415 - langchain is loaded by those who use this rule
-
+        pii = import_module(_DETECTORS)
         return tuple(
             RedactedSpan(kind=kind, start=found["start"], end=found["end"], placeholder=f"[redacted:{kind}]")
             for kind in self.kinds
