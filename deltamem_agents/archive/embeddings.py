@@ -49,24 +49,30 @@ class Embedder:
 
 
 def resolve_embeddings(embeddings: Embeddings | str | None) -> Embedder | None:
-    """Return an embedder for LangChain embeddings, for "provider:model", or for what is installed.
+    """Return an embedder for LangChain embeddings, for "provider:model" or "minilm", or for what is installed.
 
-    None is all-MiniLM-L6-v2 if the extra `minilm` is installed, and otherwise no embedder. Raises ConfigError for a
-    provider that is unknown or not installed.
+    None is "minilm", all-MiniLM-L6-v2, if that extra is installed, and otherwise no embedder. However a model is asked
+    for, its embedder has the same name. Raises ConfigError for a provider that is unknown or not installed.
     """
-    if isinstance(embeddings, Embeddings):
-        return Embedder(_name_of(embeddings), embeddings)
     if isinstance(embeddings, str):
-        return Embedder(embeddings, _initialised(embeddings))
-    if embeddings is not None:
-        raise ConfigError(f"embeddings are LangChain Embeddings or 'provider:model'; got {type(embeddings).__name__}")
-    # Loading torch takes seconds, so it is asked for only where MiniLM can be used.
-    from deltamem_agents.archive.minilm import MiniLMEmbeddings, minilm_folder  # noqa: PLC0415
+        embeddings = _initialised(embeddings)
+    elif embeddings is None:
+        # Loading torch takes seconds, so it is asked for only where MiniLM can be used.
+        from deltamem_agents.archive.minilm import MiniLMEmbeddings, minilm_folder  # noqa: PLC0415
 
-    return None if minilm_folder() is None else Embedder(MiniLMEmbeddings.model_name, MiniLMEmbeddings())
+        if minilm_folder() is None:
+            return None
+        embeddings = MiniLMEmbeddings()
+    if not isinstance(embeddings, Embeddings):
+        raise ConfigError(f"embeddings are LangChain Embeddings or 'provider:model'; got {type(embeddings).__name__}")
+    return Embedder(_name_of(embeddings), embeddings)
 
 
 def _initialised(name: str) -> Embeddings:
+    if name == "minilm":
+        from deltamem_agents.archive.minilm import MiniLMEmbeddings  # noqa: PLC0415 # as above
+
+        return MiniLMEmbeddings()
     try:
         made = init_embeddings(name)
     except (ImportError, ValueError) as error:
@@ -77,10 +83,12 @@ def _initialised(name: str) -> Embeddings:
 
 
 def _name_of(embeddings: Embeddings) -> str:
-    """Return the class, and the model if the class says which it is."""
+    """Return the class, and the model if the class says which it is; of MiniLM here, the model alone."""
     kind = type(embeddings)
     models = (getattr(embeddings, attribute, None) for attribute in ("model", "model_name", "model_id"))
     model = next((model for model in models if isinstance(model, str)), None)
+    if model is not None and kind.__module__ == "deltamem_agents.archive.minilm":
+        return model
     named = f"{kind.__module__}.{kind.__qualname__}"
     return named if model is None else f"{named}:{model}"
 

@@ -239,8 +239,8 @@ def _usable(engine: Engine, place: IndexPlace, embedder: Embedder) -> Manifest:
         raise IndexBrokenError(f"the index in {place} is not the one that the record knows")
     if manifest.model != embedder.name:
         raise IndexMismatchError(
-            f"the index in {place} was made by {manifest.model}, and {embedder.name} was given; {REMEDY}, or "
-            "give the embeddings that made it"
+            f"the index in {place} was made by {manifest.model}, and {embedder.name} was given; {REMEDY} or, "
+            "with these embeddings, `rebuild()` of a store that is not open, or give the embeddings that made it"
         )
     if known is None:
         with engine.begin() as connection:

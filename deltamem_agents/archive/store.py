@@ -20,7 +20,7 @@ from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database
 from deltamem_agents.archive.embeddings import resolve_embeddings
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
-from deltamem_agents.archive.rebuild import Progress, Verification, compare
+from deltamem_agents.archive.rebuild import Progress, Verification, compare, rebuild_at
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.search import Hit, search_records
@@ -153,7 +153,12 @@ class MemoryStore(BaseStore):
         self._parts()[1].flush(timeout)
 
     def rebuild(self, progress: Progress | None = None) -> int:
-        """Make the vector index anew from the record; return how many vectors it has."""
+        """Make the vector index anew from the record; return how many vectors it has.
+
+        A store that is not open yet can do so with another model than the one that made the index.
+        """
+        if self._open is None and self._index is not None:
+            return rebuild_at(self._url, self._index, self._embeddings, progress)
         return self._parts()[1].rebuild(progress)
 
     def verify(self) -> Verification:
@@ -187,8 +192,7 @@ class MemoryStore(BaseStore):
         """Do LangGraph's operations: reads see the state before the writes, and the last write of a key counts."""
         engine, vectors = self._parts()
         results: list[Result] = []
-        puts: dict[tuple[Namespace, str], PutOp] = {}
-        now = datetime.now(UTC)
+        puts, now = dict[tuple[Namespace, str], PutOp](), datetime.now(UTC)
         for op in ops:
             require_namespace(op)
             if isinstance(op, PutOp):
@@ -224,13 +228,13 @@ class MemoryStore(BaseStore):
                 vectors.catch_up()
             found = search_items(engine, vectors, op, now)
             if op.refresh_ttl and found:
-                self._refresh(engine, [(item.namespace, item.key) for item in found], now)
+                kept.refresh(engine, [(item.namespace, item.key) for item in found], now)
             return list(found)
         if isinstance(op, GetOp):
             with engine.connect().execution_options(**READ_ONLY) as connection:
                 item = kept.get(connection, op, now)
             if op.refresh_ttl and item is not None:
-                self._refresh(engine, [(op.namespace, op.key)], now)
+                kept.refresh(engine, [(op.namespace, op.key)], now)
             return item
         if isinstance(op, ListNamespacesOp):
             with engine.connect().execution_options(**READ_ONLY) as connection:
@@ -244,6 +248,3 @@ class MemoryStore(BaseStore):
                 kept.put(connection, puts[name], self._fields, now)
         if any(op.value is None for op in puts.values()):
             empty_log(engine)
-
-    def _refresh(self, engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetime) -> None:
-        kept.refresh(engine, names, now)

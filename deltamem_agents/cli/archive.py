@@ -115,14 +115,15 @@ def verify(db: Database = None, index: Index = None, as_json: AsJson = False) ->
 
 @archive.command(epilog="Example: deltamem archive rebuild --index archive.index")
 def rebuild(db: Database = None, index: Index = None, embeddings: Embeddings = None, as_json: AsJson = False) -> None:
-    """Make the vector index anew from the record."""
+    """Make the vector index anew from the record; with another model only if --embeddings names it."""
     from deltamem_agents.archive.rebuild import rebuild_at
 
     path = archive_index(index)
     if path is None:
         raise ConfigError("name the index to rebuild: --index DIRECTORY or URL, or DELTAMEM_ARCHIVE_INDEX")
     with progress("embedding") as embedded:
-        vectors = rebuild_at(archive_url(db), path, embeddings or settings_now().archive_embeddings, embedded)
+        named = embeddings or settings_now().archive_embeddings
+        vectors = rebuild_at(archive_url(db), path, named, embedded, same_model=named is None)
     print(json.dumps({"vectors": vectors}) if as_json else f"{vectors:,} vectors")
 
 

@@ -59,7 +59,9 @@ Index = Annotated[
 ]
 Embeddings = Annotated[
     str | None,
-    typer.Option(help="Embeddings as provider:model.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS, or all-MiniLM-L6-v2"),
+    typer.Option(
+        help="Embeddings as provider:model, or minilm.", show_default="DELTAMEM_ARCHIVE_EMBEDDINGS, or all-MiniLM-L6-v2"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Space = Annotated[str, typer.Option("--namespace", "-n", help='Labels joined by "/", or a JSON list of labels.')]

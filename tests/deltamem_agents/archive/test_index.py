@@ -17,6 +17,7 @@ from deltamem_agents.archive import indexer, vectors, writes
 from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import EmbeddingError, IndexBusyError, IndexMismatchError, VectorIndexError
 from deltamem_agents.archive.indexer import Indexer
+from deltamem_agents.archive.minilm import MiniLMEmbeddings
 from deltamem_agents.archive.records import namespace_key
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
@@ -196,6 +197,23 @@ def test_another_model_asks_for_a_rebuild(open_store: Callable[..., MemoryStore]
         other.flush()
     assert other.rebuild() == 6
     assert other.recall(NS, "one more")[0].meaning == pytest.approx(1, abs=1e-5)
+
+
+def test_another_model_rebuilds_before_it_opens(
+    open_store: Callable[..., MemoryStore], database: str, tmp_path: Path
+) -> None:
+    """The error that opening raises names a way that works: `rebuild` of a store that is not open."""
+    store = open_store()
+    fill(store)
+    store.close()
+    changed = MemoryStore.from_url(database, tmp_path / "index", DeterministicFakeEmbedding(size=16))
+    with pytest.raises(IndexMismatchError, match=r"`rebuild\(\)` of a store that is not open"):
+        changed.records.list(NS)
+    assert changed.rebuild() == 5
+    with changed:
+        assert changed.recall(NS, "fact number3")[0].meaning == pytest.approx(1, abs=1e-5)
+        assert changed.verify().ok
+    assert changed.rebuild() == 5
 
 
 def test_a_failing_model_loses_nothing(open_store: Callable[..., MemoryStore], model: Model) -> None:
@@ -378,11 +396,19 @@ def test_embeddings_are_checked() -> None:
             Embedder("test", model).embed_texts(texts)
 
 
-def test_embeddings_are_named_by_class_and_model(model: Model) -> None:
-    """The name tells two models of one provider apart; what is no model is refused."""
+def test_embeddings_are_named_by_class_and_model(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name tells two models of one provider apart, however it is asked for; what is no model is refused."""
     named = resolve_embeddings(model)
     assert named is not None
     assert named.name.endswith(".Model:test")
+    with monkeypatch.context() as patched:
+        patched.setattr("deltamem_agents.archive.embeddings.init_embeddings", lambda name: model)
+        assert resolve_embeddings("p:test") == named
+    by_name, chosen, default = (resolve_embeddings(one) for one in ("minilm", MiniLMEmbeddings(), None))
+    assert by_name is not None
+    assert chosen is not None
+    assert default is not None
+    assert by_name.name == chosen.name == default.name == "sentence-transformers/all-MiniLM-L6-v2"
     with pytest.raises(ConfigError, match="'nobody:nothing' cannot be made"):
         resolve_embeddings("nobody:nothing")
     with pytest.raises(ConfigError, match="got int"):

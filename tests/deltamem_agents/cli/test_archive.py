@@ -112,9 +112,13 @@ def test_verify_and_rebuild(
     status, out, _ = run("verify", "--index", "index", "--json")
     assert (status, json.loads(out)["ok"]) == (1, False)
     assert "set aside" in json.loads(out)["fault"]
-    monkeypatch.setattr(rebuild, "resolve_embeddings", lambda name: Embedder(str(name), MODEL))
+    monkeypatch.setattr(rebuild, "resolve_embeddings", lambda name: Embedder(name or "minilm", MODEL))
     assert run("rebuild", "--index", "index", "--embeddings", "p:m") == (0, "4 vectors\n", "")
-    assert run("rebuild", "--index", "index", "--json")[1] == '{"vectors": 4}\n'
+    status, out, err = run("rebuild", "--index", "index")
+    assert (status, out) == (1, "")
+    assert "was made by p:m: name the embeddings" in err
+    assert run("rebuild", "--index", "index", "--embeddings", "minilm", "--json")[1] == '{"vectors": 4}\n'
+    assert run("rebuild", "--index", "index")[0] == 0
     status, out, _ = run("verify", "--index", "index")
     assert status == 0
     assert "missing" in out
