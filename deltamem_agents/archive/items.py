@@ -1,6 +1,7 @@
 """Keep the items of a LangGraph store in SQL: values by namespace and key, each write a new entry of the indexes."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,9 +9,10 @@ from typing import Any
 
 from langchain_core.utils.uuid import uuid7
 from langgraph.store.base import GetOp, Item, ListNamespacesOp, MatchCondition, PutOp, get_text_at_path
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, RowMapping, and_, func, or_, select
 
 from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import Entry, enter, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program, log_items
@@ -50,8 +52,7 @@ def below(column: Any, prefix: Namespace) -> ColumnElement[bool]:
 
 def get(connection: Connection, op: GetOp, now: datetime) -> Item | None:
     """Return an item, or None if the namespace does not hold it."""
-    this = (items.c.namespace == namespace_key(op.namespace)) & (items.c.key == op.key)
-    row = connection.execute(select(items).where(this, alive(now))).mappings().one_or_none()
+    row = connection.execute(select(items).where(_named(op.namespace, [op.key]), alive(now))).mappings().one_or_none()
     return None if row is None else Item(**item_of(row))
 
 
@@ -68,13 +69,19 @@ def item_of(row: RowMapping) -> dict[str, Any]:
 
 def refresh(engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetime) -> None:
     """Let those of these items that have a time to live begin it anew."""
-    these = or_(*(and_(items.c.namespace == namespace_key(space), items.c.key == key) for space, key in names))
-    found = select(items.c.id, items.c.ttl_minutes).where(these, alive(now), items.c.ttl_minutes.is_not(None))
+    found = select(items.c.id, items.c.space, items.c.ttl_minutes).where(alive(now), items.c.ttl_minutes.is_not(None))
+    by_namespace: dict[Namespace, list[str]] = defaultdict(list)
+    for namespace, key in names:
+        by_namespace[namespace].append(key)
+    rows: list[Row[Any]] = []
     with engine.connect().execution_options(**READ_ONLY) as connection:
-        rows = connection.execute(found).all()
+        for namespace, keys in by_namespace.items():
+            for some in chunks(keys):
+                rows += connection.execute(found.where(_named(namespace, some)))
     if not rows:
         return
     with engine.begin() as connection:
+        lock_spaces(connection, {row.space for row in rows})  # or two readers would wait for each other's items
         for row in rows:
             expires = now + timedelta(minutes=row.ttl_minutes)
             connection.execute(items.update().where(items.c.id == row.id).values(expires=expires))
@@ -83,7 +90,7 @@ def refresh(engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetim
 def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime) -> None:
     """Store, replace or delete one item."""
     namespace = namespace_key(op.namespace)
-    this = (items.c.namespace == namespace) & (items.c.key == op.key)
+    this = _named(op.namespace, [op.key])
     if op.value is None:
         remove_where(connection, this, by_program("forget", "deleted"))
         return
@@ -121,7 +128,8 @@ def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: Au
     if not owners:
         return 0
     lock_spaces(connection, owners)
-    gone = connection.execute(items.delete().where(chosen).returning(items)).mappings().all()
+    # Only there: another writer may have put such an item elsewhere since.
+    gone = connection.execute(items.delete().where(chosen, items.c.space.in_(owners)).returning(items)).mappings().all()
     for space in owners:
         leave(connection, space, [_entry(dict(row)) for row in gone if row["space"] == space])
     if logged is not None:
@@ -137,6 +145,12 @@ def list_namespaces(connection: Connection, op: ListNamespacesOp, now: datetime)
     chosen = {name for name in found if all(_matches(condition, name) for condition in op.match_conditions or ())}
     cut = sorted({name[: op.max_depth] for name in chosen})
     return cut[op.offset : op.offset + op.limit]
+
+
+def _named(namespace: Namespace, keys: Sequence[str]) -> ColumnElement[bool]:
+    """Return the SQL for items of a namespace by their keys; through its space, since that is what has an index."""
+    space = select(spaces.c.id).where(spaces.c.kind == "item", spaces.c.namespace == namespace_key(namespace))
+    return items.c.space.in_(space) & items.c.key.in_(keys)
 
 
 def _matches(condition: MatchCondition, namespace: Namespace) -> bool:

@@ -22,7 +22,7 @@ from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
 from deltamem_agents.archive.rebuild import Progress, Verification, compare, rebuild_at
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.records import Namespace
+from deltamem_agents.archive.records import Namespace, namespace_key
 from deltamem_agents.archive.search import Hit, search_records
 from deltamem_agents.archive.sweeping import Sweeper
 from deltamem_agents.archive.vectors import VectorIndex
@@ -243,8 +243,8 @@ class MemoryStore(BaseStore):
 
     def _write(self, engine: Engine, puts: dict[tuple[Namespace, str], PutOp], now: datetime) -> None:
         with engine.begin() as connection:
-            # In order, so that two batches lock namespaces in the same order.
-            for name in sorted(puts):
-                kept.put(connection, puts[name], self._fields, now)
+            # In the order in which `lock_spaces` locks namespaces.
+            for op in sorted(puts.values(), key=lambda op: namespace_key(op.namespace)):
+                kept.put(connection, op, self._fields, now)
         if any(op.value is None for op in puts.values()):
             empty_log(engine)

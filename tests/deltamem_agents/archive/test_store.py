@@ -1,7 +1,9 @@
 """`MemoryStore`: LangGraph's store interface, recall with filters, and namespaces that stay apart."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -30,6 +32,7 @@ from deltamem_agents.archive.tables import items
 from deltamem_agents.archive.writes import NewRecord
 
 DIMS = 8
+WHOLE = 50  # more than the namespaces and keys below can hold
 NAMESPACES = [("a",), ("ab",), ("a%",), ("a_b",), ("A",), ("ä",), ("a", "b"), ("a", "b", "'c"), ('a","b',)]
 KEYS = ["k", "K", "k%"]
 TEXTS = ["red apple", "blue sky", "green grass", "'; DROP TABLE archive_items; --"]
@@ -66,9 +69,9 @@ searches = st.builds(
     SearchOp,
     st.sampled_from([(), *NAMESPACES]),
     filter=filters,
-    limit=st.just(50),
-    offset=st.just(0),
-    refresh_ttl=st.just(False),
+    limit=st.sampled_from([1, 3, 40]),
+    offset=st.sampled_from([0, 1, 4]),
+    refresh_ttl=st.booleans(),
     query=st.sampled_from([None, "apple", "the sky"]),
 )
 batches = st.lists(st.lists(st.one_of(puts, puts, gets, searches), max_size=6), min_size=1, max_size=4)
@@ -106,15 +109,24 @@ def answer(result: Any, *, ordered: bool) -> Any:
 def test_answers_are_those_of_langgraphs_own_stores(store: MemoryStore, batches: list[list[Any]]) -> None:
     """Any operations in any order give what InMemoryStore and SqliteStore give, item for item and score for score.
 
+    A page has as many items as theirs, and is that part of the whole answer.
     SqliteStore is asked without questions: its vectors need an extension that not every Python can load.
     """
     store.batch([PutOp(namespace, key, None) for namespace in store.list_namespaces(limit=100) for key in KEYS])
     memory = InMemoryStore(index={"dims": DIMS, "embed": DeterministicFakeEmbedding(size=DIMS), "fields": ["text"]})
     with SqliteStore.from_conn_string(":memory:") as sqlite:
         sqlite.setup()
-        for ops in batches:
-            for op, *answers in zip(ops, store.batch(ops), memory.batch(ops), sqlite.batch(ops), strict=True):
+        for drawn in batches:
+            paged = [op for op in drawn if isinstance(op, SearchOp)]
+            ops = [*drawn, *(op._replace(limit=WHOLE, offset=0) for op in paged)]
+            found = [one.batch(ops) for one in (store, memory, sqlite)]
+            whole: Any = iter(found[0][len(drawn) :])
+            for op, *answers in zip(ops, *found, strict=True):
                 asked = isinstance(op, SearchOp) and op.query is not None
+                if isinstance(op, SearchOp) and op.limit != WHOLE:  # which page an item is on is each store's own
+                    assert len({len(result) for result in answers}) == 1, op
+                    assert answers[0] == next(whole)[op.offset : op.offset + op.limit], op
+                    continue
                 ours, theirs = (answer(result, ordered=asked) for result in answers[:2])
                 others = answer(answers[2], ordered=False)  # without an index its scores are None
                 assert ours == theirs, op
@@ -225,6 +237,20 @@ def test_items_expire_and_reading_refreshes_them(plain: MemoryStore) -> None:
     assert (plain.sweep_ttl(), plain.sweep_ttl()) == (1, 0)
 
 
+def test_any_number_of_items_is_found_and_refreshed_at_once(plain: MemoryStore) -> None:
+    """A search may ask for more items than SQL takes conditions, and begins the times to live of all anew."""
+    many = 1_100
+    plain.batch([PutOp(("a", str(n % 7)), f"k{n}", {"n": n}, ttl=60 if n % 2 else None) for n in range(many)])
+    with plain.engine.begin() as connection:
+        soon = datetime.now(UTC) + timedelta(minutes=1)
+        connection.execute(items.update().where(items.c.ttl_minutes.is_not(None)).values(expires=soon))
+    assert len(plain.search(("a",), limit=many)) == many
+    with plain.engine.connect() as connection:
+        ends = connection.execute(select(items.c.expires).where(items.c.expires.is_not(None))).scalars().all()
+    assert len(ends) == many // 2
+    assert min(ends) > datetime.now(UTC) + timedelta(minutes=30)
+
+
 def test_default_times_to_live_are_taken_from_the_configuration(sqlite_url: str) -> None:
     """Items live as long as `default_ttl` says, and a sweep that is due happens by itself."""
     ttl: Any = {"default_ttl": 60, "sweep_interval_minutes": 0}
@@ -246,6 +272,30 @@ def test_an_item_keeps_its_creation_time(plain: MemoryStore) -> None:
     assert second is not None
     assert (second.created_at, second.value) == (first.created_at, {"x": [1, {"y": "ü"}]})
     assert second.updated_at > first.updated_at
+
+
+def test_writers_readers_and_the_sweep_never_wait_for_each_other_in_a_circle(postgres_url: str) -> None:
+    """Batches over several namespaces run beside sweeps and refreshing searches, and Postgres finds no deadlock."""
+    names = [("b",), ("ab",), ("a", "b"), ("a",)]  # their spaces are numbered in this order
+
+    def write(store: MemoryStore, writer: int) -> None:
+        for n in range(40):
+            store.batch([PutOp(name, f"{writer} {n}", {"n": n}, ttl=0.0001) for name in names])
+
+    def read(store: MemoryStore, reader: int) -> None:
+        for n in range(40):
+            store.batch([SearchOp((), limit=100, offset=reader + n)])
+            store.sweep_ttl()
+
+    with MemoryStore.from_url(postgres_url) as store, ThreadPoolExecutor(4) as pool:
+        for name in names:
+            store.put(name, "kept", {"n": 0}, ttl=60)
+        for job in [pool.submit(work, store, n) for n in range(2) for work in (write, read)]:
+            job.result()
+        time.sleep(0.01)
+        store.sweep_ttl()
+        assert {item.key for item in store.search((), limit=100)} == {"kept"}
+        assert store.search(("a",), query="n")[0].key == "kept"
 
 
 async def test_the_store_works_asynchronously(url: str, tmp_path: Path) -> None:
