@@ -21,7 +21,7 @@ from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
 from deltamem_agents.cli.progress import error_line, print_error
-from deltamem_agents.cli.terminal import note, typed
+from deltamem_agents.cli.terminal import note, printable, typed
 from deltamem_agents.hybrid import HybridMemory
 from deltamem_agents.policy import default_policy
 from deltamem_agents.settings import Settings
@@ -202,16 +202,17 @@ def _print_json(event: Event) -> None:
 
 
 def _print_event(event: Event) -> None:
-    text = event.get("text", "")
+    # Files, commands and models wrote this; what they hide from a terminal, a person would approve unseen.
+    text = printable(event.get("text", ""))
     match event["kind"]:
         case "said":
             print(f"you> {text}")
         case "call":
-            print(f"→ {event['call']} {json.dumps(event['arguments'], ensure_ascii=False)}")
+            print(printable(f"→ {event['call']} {json.dumps(event['arguments'], ensure_ascii=False)}"))
         case "result":
-            note("\n".join(f"  {line}" for line in text.splitlines()))
+            note("\n".join(f"  {printable(line)}" for line in event["text"].splitlines()))
         case "question":
-            print(f"{event['call']} needs your leave:\n{text}\nyes or no?")
+            print(f"{printable(event['call'])} needs your leave:\n{text}\nyes or no?")
         case "answer":
             print(text)
         case "error":

@@ -1,5 +1,6 @@
 """Talk to a person in a terminal: load the model that they chose, take their lines, and write notes beside replies."""
 
+import unicodedata
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -9,9 +10,11 @@ from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.cli.options import chat_model, settings_now
 from deltamem_agents.cli.progress import quiet_loading, working
 
-__all__ = ["note", "open_model", "typed"]
+__all__ = ["note", "open_model", "printable", "typed"]
 
 _BUNDLED_REPLY_TOKENS = 64
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a shape, half characters, separators
+_PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji
 
 
 def open_model(model: str | None = None, adapter: str | None = None, device: str | None = None) -> ChatDeltaMem:
@@ -44,3 +47,14 @@ def note(text: str) -> None:
         console.print(Text(text, style="dim"), soft_wrap=True)
     else:
         print(text)  # rich would turn tabs into spaces
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, so that it can neither move a terminal's cursor nor reorder.
+
+    Line feeds and tabs stay as they are.
+    """
+    return "".join(
+        one.encode("unicode_escape").decode() if one not in _PLAIN and unicodedata.category(one) in _UNSEEN else one
+        for one in text
+    )

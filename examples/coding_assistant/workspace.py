@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deltamem_agents.cli.terminal import printable
+
 from .commands import run_confined
 
 __all__ = ["DEFAULT_COMMANDS", "Limits", "RefusedError", "Workspace"]
@@ -113,14 +115,18 @@ class Workspace:
         return f"wrote {len(content)} characters"
 
     def preview(self, name: str, content: str) -> str:
-        """Return what `write` would change, as a diff; the reason in words if it would be refused."""
+        """Return what `write` would change, as a diff; the reason in words if it would be refused.
+
+        Control characters are escaped: none of them can hide a line from the person who approves.
+        """
+        shown = printable(name).replace("\n", "\\n")
         try:
             path = self._writable(name, content)
             old = self._require_text(path) if path.exists() else ""
         except (RefusedError, OSError) as error:
-            return f"{name}: will be refused, {error}"
-        lines = difflib.unified_diff(old.splitlines(), content.splitlines(), f"{name} now", f"{name} then", lineterm="")
-        return "\n".join(lines) or f"{name}: no line changes"
+            return f"{shown}: will be refused, {error}"
+        lines = difflib.unified_diff(_lines(old), _lines(content), f"{shown} now", f"{shown} then", lineterm="")
+        return "\n".join(map(printable, lines)) or f"{shown}: no line changes"
 
     def run(self, command: str) -> str:
         """Run an allowed command, and return the end of what it printed, after its exit code if that is not 0."""
@@ -208,6 +214,11 @@ class Workspace:
     def _head(self, text: str) -> str:
         room = self.limits.result_characters
         return text if len(text) <= room else text[:room] + _CUT
+
+
+def _lines(text: str) -> list[str]:
+    # Only a line feed ends a line: what else str.splitlines takes for an end would change unseen.
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _open_no_link(path: Path, flags: int) -> int:

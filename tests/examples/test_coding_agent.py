@@ -140,6 +140,23 @@ def test_a_script_is_typed_line_by_line(
     assert (root / "data" / "config.csv").read_text(encoding="utf-8") == "name"
 
 
+def test_nothing_that_is_printed_moves_the_cursor(
+    root: Path, scripted: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file, a call and an answer that hold control characters are printed with these escaped."""
+    monkeypatch.chdir(root.parent)
+    erase = "\x1b[1A\x1b[2K"
+    (root / "notes.txt").write_text(f"evil{erase}\n", encoding="utf-8")
+    write = calls("write_file", path="notes.txt", content=f"evil{erase}\x9b1A")
+    run_talk(
+        root, "Read it.\nWrite it.\nno\n", scripted(calls("read_file", path="notes.txt"), f"ok{erase}", write, "no")
+    )
+    printed = capsys.readouterr().out
+    assert printed.count(r"evil\x1b[1A\x1b[2K") == 3  # the result, and both sides of the diff
+    assert r"ok\x1b[1A" in printed
+    assert not set("\x1b\x9b") & set(printed)
+
+
 def test_a_question_for_leave_is_asked_again_by_the_next_process(
     root: Path,
     memory: HybridMemory,

@@ -181,6 +181,17 @@ def test_a_file_is_written_as_given_and_the_preview_is_a_diff(space: Workspace) 
     assert space.preview("data/config.csv", "name") == "data/config.csv: no line changes"
 
 
+def test_a_preview_hides_nothing(space: Workspace) -> None:
+    """What would erase, overwrite or reorder a line on a terminal is escaped, in the name as well."""
+    shown = space.preview("a\n+++ b.py", "import os\nos.system('x')\x1b[1A\x1b[2K\rpass\n# \u202eok\x9b1A\x85\u2028")
+    assert shown.splitlines()[3:] == [
+        "+import os", r"+os.system('x')\x1b[1A\x1b[2K\rpass", r"+# \u202eok\x9b1A\x85\u2028"
+    ]  # fmt: skip
+    assert shown.splitlines()[:2] == [r"--- a\n+++ b.py now", r"+++ a\n+++ b.py then"]
+    (space.root / "unix.txt").write_bytes(b"a\nb\n")
+    assert space.preview("unix.txt", "a\r\nb\n").splitlines()[3:] == ["-a", r"+a\r", " b"]
+
+
 @pytest.mark.parametrize("name", [".git/hooks/pre-commit", ".GIT/config", ".", "app"])
 def test_folders_and_the_repository_itself_are_not_written(space: Workspace, name: str) -> None:
     """Hooks would run code that nobody looked at."""
