@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import cache, partial
-from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from sqlalchemy.exc import SQLAlchemyError
@@ -73,16 +72,23 @@ class ArchiveWriter:
         """
         if not fresh:
             return
+        place, said = current_place(), datetime.now(UTC)
+        self._hand_over(partial(self._write, namespace, messages, fresh, place, thread, said), given_up)
+
+    def log(self, namespace: Namespace, events: Sequence[AuditEvent]) -> None:
+        """Take entries of the audit log about what changes nothing in the record, and return at once."""
+        self._hand_over(lambda: self._store.records.audit_all(namespace, events))
+
+    def _hand_over(self, write: Callable[[], object], given_up: Callable[[], None] = lambda: None) -> None:
         # In the caller's context, so that a trace shows the write under the turn that led to it.
         run = contextvars.copy_context().run
-        write = partial(self._try, given_up, namespace, messages, fresh, current_place(), thread, datetime.now(UTC))
-        job: Future[None] = self._pool.submit(run, write)
+        job: Future[None] = self._pool.submit(run, self._try, write, given_up)
         with self._lock:
             self._pending.add(job)
         job.add_done_callback(self._settle)
 
     def flush(self, timeout: float = 60.0) -> None:
-        """Wait until every record is written.
+        """Wait until every record and every entry of the log is written.
 
         Raises ArchiveError if one could not be, or if the time is up.
         """
@@ -113,7 +119,7 @@ class ArchiveWriter:
         with self._lock:
             self._pending.discard(job)
 
-    def _try(self, given_up: Callable[[], None], *what: Any) -> None:
+    def _try(self, write: Callable[[], object], given_up: Callable[[], None]) -> None:
         """Write, and keep what fails for `flush`; a message has an identity, so trying again never stores it twice."""
         retrying = Retrying(
             retry=retry_if_exception_type(_PASSING_FAULTS),
@@ -123,14 +129,14 @@ class ArchiveWriter:
             reraise=True,
         )
         try:
-            retrying(self._write, *what)
+            retrying(write)
         except Exception as error:
             # Before the job is done, since that is what `flush` waits for.
             with self._lock:
                 self._failed.append(error)
             if isinstance(error, _PASSING_FAULTS):
                 given_up()
-            _log.error("messages could not be archived: %s", error)
+            _log.error("a write to the archive failed: %s", error)
 
     def _write(
         self,

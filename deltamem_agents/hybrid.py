@@ -44,11 +44,11 @@ class HybridMemory(ArchiveReview):
     state, is never written to the working memory, and is never archived.
 
     store: where records are kept; open it before and close it after. policy: who decides what both memories keep, and
-    what the archive finds and shows (docs/policies.md); None restricts nothing. namespace: whose memory it is; nothing
-    outside it is ever found. limit: records asked for at each search. threshold: relevance, 0 to 1, below which a
-    record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's largest size.
-    trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values that cannot
-    work, RecordInvalidError for a namespace that is none.
+    what the archive finds and shows (docs/policies.md); None restricts nothing. namespace: whose memory it is, which
+    has to be said; nothing outside it is ever found. limit: records asked for at each search. threshold: relevance, 0
+    to 1, below which a record is not shown; docs/archive.md says how the default was chosen. budget_tokens: the block's
+    largest size. trace_text: OpenTelemetry's spans hold questions and recalled blocks. Raises ConfigError for values
+    that cannot work, RecordInvalidError for a namespace that is none.
 
     checkpointer, model: for `forget` to reach threads and their working memories: the open checkpointer of the agent,
     and a ChatDeltaMem called as the agent calls it, with the same tools and system prompt (docs/forgetting.md).
@@ -58,8 +58,8 @@ class HybridMemory(ArchiveReview):
         self,
         store: MemoryStore,
         policy: PolicyChain | MemoryPolicy | None = None,
+        namespace: Namespace = (),
         *,
-        namespace: Namespace,
         checkpointer: BaseCheckpointSaver[Any] | None = None,
         model: Runnable[Any, Any] | None = None,
         limit: int = 8,

@@ -55,7 +55,7 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             shown, block = await asyncio.to_thread(self._search, request)
             with watch_absorbing() as turns, run_metadata(_told(block)):
                 response = await handler(request.override(messages=shown))
-        await asyncio.to_thread(self._recall.log_absorbed, turns)
+        self._recall.log_absorbed(turns)
         return _annotated(response, block)
 
     @contextlib.contextmanager

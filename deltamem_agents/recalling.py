@@ -43,8 +43,8 @@ class ArchiveRecall:
         self,
         store: MemoryStore,
         policy: PolicyChain | MemoryPolicy | None = None,
+        namespace: Namespace = (),
         *,
-        namespace: Namespace,
         limit: int = 8,
         threshold: float = DEFAULT_THRESHOLD,
         budget_tokens: int = 256,
@@ -142,7 +142,7 @@ class ArchiveRecall:
         context: PolicyContext,
     ) -> RecalledBlock:
         if not decision.allowed:
-            self.store.records.audit(self.namespace, searched(query, decision, ()))
+            self._writer.log(self.namespace, [searched(query, decision, ())])
             return RecalledBlock(None, ())
         asked, where = _asked(query, decision), RecordFilter(allowed=decision.filters)
         hits = self.store.recall(self.namespace, asked, where=where, limit=min(self.limit, decision.k or self.limit))
@@ -158,13 +158,13 @@ class ArchiveRecall:
             in_window=lambda passage: passage.text in shown,
         )
         found = (*block.passages, *withheld)
-        self.store.records.audit_all(self.namespace, [searched(query, decision, found), *events])
+        self._writer.log(self.namespace, [searched(query, decision, found), *events])
         return RecalledBlock(block.text, found)
 
     def log_absorbed(self, turns: Sequence[TurnReport]) -> None:
         """Log what model calls have absorbed; the memory itself is in the checkpoint that follows."""
         if turns:
-            self.store.records.audit_all(self.namespace, absorbed(turns))
+            self._writer.log(self.namespace, absorbed(turns))
 
     def _similarity(self, text: str, context: PolicyContext, message_id: str) -> float | None:
         """Say how near a text is to the nearest other record; in words, where vectors cannot tell."""

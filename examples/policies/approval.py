@@ -30,6 +30,7 @@ def main() -> None:
         memory.archive(pages, THREAD)
         memory.flush()
         print(f"recalled at first: {memory.recall(QUESTION).text}")
+        memory.flush()  # the search is in the log before what follows
         for record in store.records.waiting(NAMESPACE, THREAD):
             if "curl" in record.text:
                 store.records.reject(NAMESPACE, record.id, actor="ann", reason="runs what it downloads")

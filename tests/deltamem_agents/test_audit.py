@@ -113,6 +113,7 @@ def test_no_text_reaches_the_log(hybrid: HybridMemory, store: MemoryStore) -> No
     hybrid.flush()
     hybrid.recall("quarterly salary of everybody")
     hybrid.recall("which password")
+    hybrid.flush()
     with store.engine.connect() as connection:
         rows = json.dumps([entry.model_dump(mode="json") for entry in read_entries(connection)])
     words = {word for text in texts for word in text.split() if len(word) > 5} | {TOKEN, "quarterly"}
@@ -125,6 +126,7 @@ def test_a_search_is_logged_with_the_fate_of_each_record(hybrid: HybridMemory, s
     shown = store.records.add(ANN, NewRecord("The port is 8443."))
     private = store.records.add(ANN, NewRecord("The port salary is 5."))
     hybrid.recall("which port")
+    hybrid.flush()
     search, withheld = logged(store)[-2:]
     assert (search.action, search.actor, search.detail) == (
         "recall", "agent", {"found": 2, "records": {"shown": [shown.id], "withheld": [private.id]}},
@@ -132,6 +134,7 @@ def test_a_search_is_logged_with_the_fate_of_each_record(hybrid: HybridMemory, s
     assert (withheld.action, withheld.record_id, withheld.record_digest) == ("present", private.id, private.hash)
     assert (withheld.detail, withheld.policy) == ({"shown": "withhold"}, "chatter")
     hybrid.recall("which password")
+    hybrid.flush()
     assert said(store)[-1] == ("refuse", "agent")
     MemoryRetriever(store=store, namespace=ANN).invoke("port")
     assert logged(store)[-1].detail == {"found": 2, "records": {"returned": [shown.id, private.id]}}

@@ -1,5 +1,8 @@
 """The three tiers together: what is archived, what is recalled, and what the model sees of it."""
 
+import sqlite3
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from
-from deltamem_agents.archive.errors import ArchiveError
+from deltamem_agents.archive.errors import ArchiveError, RecordInvalidError
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.policy import (
     MemoryPolicy,
@@ -243,15 +246,35 @@ def test_a_message_marked_as_unwritten_does_not_change_the_memory(make_model: Ca
 
 
 def test_archiving_does_not_wait_and_flush_tells_what_failed(hybrid: HybridMemory, store: MemoryStore) -> None:
-    """Handing over returns while the database is locked; a write that cannot be done is raised by flush."""
-    hybrid.archive([HumanMessage("one", id="1")], "a")
+    """Handing over and a whole turn return while the database is locked; flush waits, and raises what cannot be."""
+    store.records.add(ANN, NewRecord("Port 8443 is for staging."))
+    agent = create_agent(listening("It is 8443."), middleware=hybrid.middleware())
+    other = sqlite3.connect(str(store.engine.url.database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE").close()
+    seconds = []
+    for number in range(50):
+        start = time.perf_counter()
+        hybrid.archive([HumanMessage(f"said {number}", id=str(number))], "a")
+        seconds.append(time.perf_counter() - start)
+    reply = say(agent, "b", "Which port is for staging?")
+    assert "shown" in {found["verdict"] for found in reply.response_metadata["recalled"]}
+    with pytest.raises(ArchiveError, match="are not done after"):
+        hybrid.flush(0.01)  # still locked
+    other.execute("ROLLBACK").close()
+    other.close()
     hybrid.flush()
-    hybrid.archive([HumanMessage("two \0", id="2")], "a")
+    assert statistics.median(seconds) <= 0.005
+    assert {"said 0", "said 49", "It is 8443."} <= {record.text for record in store.records.list(ANN)}
+    assert [entry.actor for entry in store.records.audit_entries(ANN, action="recall")] == ["agent"]
+
+    hybrid.archive([HumanMessage("two \0", id="two")], "a")
     with pytest.raises(ArchiveError, match="NUL"):
         hybrid.flush()
-    hybrid.archive([HumanMessage("three", id="3")], "a")
+    hybrid.archive([HumanMessage("three", id="three")], "a")
     hybrid.flush()
-    assert {record.text for record in store.records.list(ANN)} == {"one", "three"}
+    texts = [record.text for record in store.records.list(ANN)]
+    assert texts[0] == "three"
+    assert "two" not in "".join(texts)
 
 
 def test_an_edited_message_is_archived_beside_the_first(hybrid: HybridMemory, store: MemoryStore) -> None:
@@ -338,3 +361,11 @@ def test_options_that_cannot_work_are_refused(store: MemoryStore, options: dict[
     """The error says what was expected."""
     with pytest.raises(ConfigError, match="must be"):
         HybridMemory(store, namespace=ANN, **options)
+
+
+def test_a_namespace_is_given_by_place_or_by_name_and_never_left_out(store: MemoryStore) -> None:
+    """Store, policy and namespace can be given in this order; a memory of nobody is refused."""
+    with HybridMemory(store, None, ANN) as placed, HybridMemory(store, namespace=ANN) as named:
+        assert placed.namespace == named.namespace == ANN
+    with pytest.raises(RecordInvalidError, match="non-empty tuple"):
+        HybridMemory(store)
