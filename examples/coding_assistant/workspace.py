@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from deltamem_agents import ConfigError
 from deltamem_agents.cli.terminal import printable
 
 from .commands import run_confined
@@ -54,8 +55,9 @@ class Workspace:
 
     Paths are resolved first, symbolic links included, and the file that is opened at the end is not a link. commands:
     the command lines that may run, word for word, without a shell. They run with the rights of this process: what a
-    project's own tests do is not confined. private: files and folders that are not the agent's business wherever they
-    lie, such as its own databases; what SQLite puts beside them is private as well.
+    project's own tests do is not confined. One that cannot be split raises ConfigError. private: files and folders that
+    are not the agent's business wherever they lie, such as its own databases; what SQLite puts beside them is private
+    as well.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Workspace:
     ) -> None:
         self.root = root.resolve(strict=True)
         self._private = [Path(f"{path.resolve()}{beside}") for path in private for beside in _BESIDE_DATABASES]
-        self.commands = {" ".join(command.split()): tuple(shlex.split(command)) for command in commands}
+        self.commands = {" ".join(command.split()): _arguments(command) for command in commands}
         self.limits = limits or Limits()
 
     def list(self, folder: str) -> str:
@@ -82,14 +84,22 @@ class Workspace:
         """Return the lines of text files that hold `text`, each as path:line: text."""
         if not text.strip():
             raise RefusedError("an empty text is everywhere; name what to search for")
-        found = []
+        found: list[str] = []
+        unread: list[str] = []
         for path in self._files():
-            for number, line in enumerate((self._text(path) or "").splitlines(), 1):
-                if text in line:
-                    found.append(f"{path.relative_to(self.root)}:{number}: {line.strip()}")
-                    if len(found) == self.limits.matches:
-                        return self._head("\n".join([*found, f"{_CUT} only the first {len(found)} are shown"]))
-        return self._head("\n".join(found)) or "nothing found"
+            name = path.relative_to(self.root)
+            try:
+                lines = (self._text(path) or "").splitlines()
+            except (OSError, RefusedError):
+                unread.append(str(name))
+                continue
+            found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if text in line]
+            if len(found) >= self.limits.matches:
+                del found[self.limits.matches :]
+                found.append(f"{_CUT} only the first {len(found)} are shown")
+                break
+        told = [f"not searched, because they cannot be read: {', '.join(unread)}"] if unread else []
+        return self._head("\n".join([*told, *(found or ["nothing found"])]))
 
     def read(self, name: str) -> str:
         """Return the text of a file, or, for a name such as app/main.py:40, what begins at that line."""
@@ -214,6 +224,16 @@ class Workspace:
     def _head(self, text: str) -> str:
         room = self.limits.result_characters
         return text if len(text) <= room else text[:room] + _CUT
+
+
+def _arguments(command: str) -> tuple[str, ...]:
+    try:
+        arguments = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ConfigError(f"{command!r} is no command line that may be allowed: {error}") from error
+    if not arguments:
+        raise ConfigError("an empty command line cannot be allowed")
+    return arguments
 
 
 def _lines(text: str) -> list[str]:

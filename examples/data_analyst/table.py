@@ -1,17 +1,19 @@
 """Load a table, and find the rows of a group in it."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from langchain_core.tools import ToolException
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 from sklearn.datasets import load_diabetes
 
 __all__ = ["Table", "TableError", "csv_table", "diabetes_table"]
 
 _MAX_LEVELS = 10
+_SEPARATORS = ",;\t|"
 _AGES: dict[str, Callable[[pd.Series], pd.Series]] = {
     "adults": lambda age: age >= 18,
     "seniors": lambda age: age >= 65,
@@ -86,15 +88,46 @@ def diabetes_table() -> Table:
 def csv_table(path: Path) -> Table:
     """Read a CSV file with a header; raises TableError if it is none.
 
-    Groups are compared by the first column of words that has 2 to 10 different values.
+    Its separator is the one of , ; tab and | that the header has most of. Names of columns are made unique, truths
+    become 1 and 0, and infinite numbers gaps. Groups are compared by the first column of words that has 2 to 10
+    different values.
     """
     try:
-        frame = pd.read_csv(path)
+        frame = _read(path)
     except (OSError, ValueError) as error:
         raise TableError(f"{path} is not a CSV file that can be read: {error}") from error
     if frame.empty:
         raise TableError(f"{path} has no rows")
-    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
+    frame.columns = pd.Index(_unique(str(column).strip() for column in frame.columns))
+    frame = frame.apply(_truths_as_numbers).replace([math.inf, -math.inf], math.nan)
     words = [column for column in frame.columns if not is_numeric_dtype(frame[column])]
     grouping = next((column for column in words if 2 <= frame[column].nunique() <= _MAX_LEVELS), None)
     return Table(path.stem, frame, grouping)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+    separator = max(_SEPARATORS, key=header.count)
+    # Where commas do not separate, they may stand in numbers.
+    decimals = (".",) if separator == "," else (".", ",")
+    frames = [pd.read_csv(path, sep=separator, decimal=decimal) for decimal in decimals]
+    return max(frames, key=lambda frame: sum(map(is_numeric_dtype, frame.dtypes)))
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """Tell names apart that differ by case at most, and name the nameless."""
+    known: dict[str, str] = {}
+    for at, name in enumerate(names, 1):
+        candidate, copy = name or f"column {at}", 1
+        while candidate.lower() in known:
+            copy += 1
+            candidate = f"{name} {copy}"
+        known[candidate.lower()] = candidate
+    return list(known.values())
+
+
+def _truths_as_numbers(values: pd.Series) -> pd.Series:
+    if is_bool_dtype(values):
+        return values.astype(int)
+    return values.astype(float) if infer_dtype(values, skipna=True) == "boolean" else values

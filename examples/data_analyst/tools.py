@@ -1,5 +1,6 @@
 """Give the agent its six tools on one table; what cannot be computed is an answer that the model can read."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -12,7 +13,7 @@ from langgraph.types import Command
 
 from .measures import average, comparison, overview, summary
 from .plots import save_plot
-from .table import Table
+from .table import Table, TableError
 
 __all__ = ["AnalystState", "table_tools"]
 
@@ -32,28 +33,29 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
     @tool
     def profile(runtime: ToolRuntime) -> str:
         """Describe the table."""
-        return overview(_rows(table, runtime))
+        return _answer(lambda: overview(_rows(table, runtime)))
 
     @tool
     def summarize(column: str, missing: str, runtime: ToolRuntime) -> str:
         """Summarize a column."""
-        return summary(_rows(table, runtime), column, missing)
+        return _answer(lambda: summary(_rows(table, runtime), column, missing))
 
     @tool
     def plot(column: str, kind: str, runtime: ToolRuntime) -> str:
         """Plot a column."""
         chosen = _rows(table, runtime)
-        return str(save_plot(chosen.frame[chosen.column(column)], kind, folder, rows=_group(runtime) or "all"))
+        values = chosen.frame[chosen.column(column)]
+        return _answer(lambda: str(save_plot(values, kind, folder, rows=_group(runtime) or "all")))
 
     @tool
     def compare(column: str, level: str, runtime: ToolRuntime) -> str:
         """Compare a column between the groups."""
-        return comparison(_rows(table, runtime), column, level)
+        return _answer(lambda: comparison(_rows(table, runtime), column, level))
 
     @tool
     def aggregate(column: str, outliers: str, runtime: ToolRuntime) -> str:
         """Average a column."""
-        return average(_rows(table, runtime), column, outliers)
+        return _answer(lambda: average(_rows(table, runtime), column, outliers))
 
     @tool
     def filter_rows(group: str, runtime: ToolRuntime) -> Command[Any]:
@@ -66,6 +68,14 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
     for one in tools:
         one.handle_tool_error = True  # a TableError's text becomes the tool's answer
     return tools
+
+
+def _answer(work: Callable[[], str]) -> str:
+    """Compute an answer; what pandas, matplotlib or the disk refuse becomes a TableError."""
+    try:
+        return work()
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        raise TableError(f"this cannot be computed: {error}") from error
 
 
 def _group(runtime: ToolRuntime) -> str | None:

@@ -4,14 +4,17 @@ python -m examples.swap_in.move_thread sqlite:///threads.sqlite THREAD
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from deltamem_agents import ChatDeltaMem, ConfigError, HybridMemory, WorkingMemory, open_checkpointer, use_memory
+from deltamem_agents.cli.options import threads_url
+from deltamem_agents.cli.progress import errors_as_lines
 from examples.swap_in.agent.after import build
 
-__all__ = ["move_thread"]
+__all__ = ["main", "move_thread"]
 
 
 def move_thread(agent: Any, model: ChatDeltaMem, config: RunnableConfig, *, archive: HybridMemory | None = None) -> int:
@@ -35,8 +38,11 @@ def move_thread(agent: Any, model: ChatDeltaMem, config: RunnableConfig, *, arch
     return WorkingMemory.from_bytes(cell.out).messages
 
 
-def main(url: str, thread: str) -> None:
-    """Move one thread of a database, and say what became of it."""
+def main(arguments: Sequence[str]) -> None:
+    """Move one thread of a database, and say what became of it; raises ConfigError for what is not there."""
+    if len(arguments) != 2:
+        raise ConfigError("name a database and one of its threads, such as sqlite:///threads.sqlite THREAD")
+    url, thread = threads_url(arguments[0]), arguments[1]
     model = ChatDeltaMem()
     window, _ = model.window
     with open_checkpointer(url) as saver:
@@ -45,4 +51,5 @@ def main(url: str, thread: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    with errors_as_lines():
+        main(sys.argv[1:])

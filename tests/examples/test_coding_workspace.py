@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltamem_agents import HybridMemory
+from deltamem_agents import ConfigError, HybridMemory
 from examples.coding_assistant.tools import workspace_tools
 from examples.coding_assistant.workspace import Limits, RefusedError, Workspace
 
@@ -281,3 +281,28 @@ def test_a_tool_answers_with_the_refusal(space: Workspace, memory: HybridMemory)
     assert tools["read_file"].invoke({"path": "../secret.txt"}).startswith("refused: ")
     assert tools["list_files"].invoke({"folder": "app"}) == "__init__.py\nparser.py\nreport.py"
     assert tools["list_files"].invoke({"folder": "a" * 300}).startswith("refused: ")
+
+
+def test_a_file_that_cannot_be_read_is_skipped_and_named(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search goes on without it, and says so."""
+    (space.root / "app" / "locked.py").write_text("needle", encoding="utf-8")
+    (space.root / "notes.txt").write_text("needle", encoding="utf-8")
+    real = os.open
+
+    def refusing(path: Path, *arguments: int) -> int:  # the tests may run as root, whom no mode keeps out
+        if path.name == "locked.py":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refusing)
+    assert space.search("needle").splitlines() == [
+        "not searched, because they cannot be read: app/locked.py",
+        "notes.txt:1: needle",
+    ]
+
+
+@pytest.mark.parametrize("command", ["make 'check", "", "  "])
+def test_a_command_that_cannot_be_allowed_is_one_error(command: str) -> None:
+    """Unbalanced quotes and an empty line are the user's mistake."""
+    with pytest.raises(ConfigError, match="allowed"):
+        Workspace(SAMPLE, [command])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -122,3 +123,18 @@ def test_a_plot_is_saved_in_the_folder(table: Table, memory: HybridMemory, scrip
     agent = data_agent(model, memory, table, tmp_path / "plots")
     result = agent.invoke(said("Plot the bmi column as a histogram."))
     assert Path(result["messages"][-2].text).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("call", "picture_folder"),
+    [(calls("plot", column="bmi", kind="line"), "plots"), (calls("aggregate", column="bmi", outliers="iqr"), ".")],
+)
+def test_what_a_library_refuses_reaches_the_model(
+    memory: HybridMemory, scripted: Make, tmp_path: Path, call: AIMessage, picture_folder: str
+) -> None:
+    """An error of pandas, matplotlib or the disk is the tool's answer, and does not end the talk."""
+    (tmp_path / "plots").write_text("a file where the folder should be", encoding="utf-8")
+    table = Table("t", pd.DataFrame({"bmi": [True, False, True]}), None)  # the rule iqr cannot subtract truths
+    agent = data_agent(scripted(call, "It failed."), memory, table, tmp_path / picture_folder)
+    result = agent.invoke(said("Do it."))
+    assert result["messages"][-2].text.startswith("this cannot be computed: ")

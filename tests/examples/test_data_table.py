@@ -177,6 +177,37 @@ def test_words_can_be_counted_and_not_plotted_as_numbers(survey: Table, tmp_path
     assert save_plot(strange, "box", tmp_path / "plots", rows="all").parent == tmp_path / "plots"
 
 
+def test_columns_of_a_users_file_are_made_usable(tmp_path: Path) -> None:
+    """Names become unique, truths numbers and infinite values gaps; every rule and chart then works on them."""
+    (tmp_path / "wild.csv").write_text(
+        "Age, age,,smokes,known,rate\n" + "30,31,x,True,,inf\n41,40,y,False,True,-inf\n52,50,z,True,False,0.5\n" * 3,
+        encoding="utf-8",
+    )
+    wild = csv_table(tmp_path / "wild.csv")
+    assert list(wild.frame.columns[:2]) == ["Age", "age 2"]
+    assert len({column.lower() for column in wild.frame.columns}) == 6
+    assert wild.frame["rate"].isna().sum() == 6
+    assert wild.frame["known"].isna().sum() == 3
+    for column in ("smokes", "known", "rate"):
+        for rule in MISSING:
+            assert "mean " in summary(wild, column, rule)
+        for rule in OUTLIERS:
+            assert "mean " in average(wild, column, rule)
+        for kind in KINDS:
+            assert save_plot(wild.frame[column], kind, tmp_path, rows="all").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["a;b\n1,5;x\n2,5;y\n", "a\tb\n1.5\tx\n2.5\ty\n", "a|b\n1.5|x\n2.5|y\n", "a;b\n1.5;x\n2.5;y\n"]
+)
+def test_the_separator_of_a_file_is_found(tmp_path: Path, text: str) -> None:
+    """Semicolons, also with decimal commas, tabs and bars separate columns as commas do."""
+    (tmp_path / "survey.csv").write_text(text, encoding="utf-8")
+    survey = csv_table(tmp_path / "survey.csv")
+    assert survey.frame["a"].mean() == 2
+    assert survey.grouping == "b"
+
+
 @pytest.mark.parametrize("text", ["", "a,b\n", '"\n', "\x00\xff\xfe"])
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
     """An empty file, a header without rows, and what is no CSV at all."""

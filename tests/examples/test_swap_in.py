@@ -1,6 +1,8 @@
 """The agents of examples/swap_in before and after the swap."""
 
 import difflib
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from langchain_core.messages import HumanMessage
 
 from deltamem_agents import ChatDeltaMem, ConfigError, HybridMemory, MemoryStore, memory_from, open_checkpointer
 from examples.swap_in.__main__ import AGENTS, FACT, QUESTION, converse, unrelated
-from examples.swap_in.move_thread import move_thread
+from examples.swap_in.move_thread import main, move_thread
 from examples.swap_in.plain_chat import PlainChat
 
 ROOT = Path(__file__).parents[2] / "examples" / "swap_in"
@@ -85,3 +87,23 @@ def test_a_short_thread_stays_in_the_window() -> None:
         agent = build("agent", "after", saver)
         assert move_thread(agent, ChatDeltaMem(window_tokens=WINDOW), CONFIG) == 0
         assert memory_from(agent.get_state(CONFIG)) is None
+
+
+def test_a_mistaken_move_is_one_error(tmp_path: Path) -> None:
+    """Missing arguments, a database that is not there, which is not made, and a thread that is not in it."""
+    with pytest.raises(ConfigError, match="name a database"):
+        main([])
+    missing = tmp_path / "missing.sqlite"
+    with pytest.raises(ConfigError, match="there is no database"):
+        main([f"sqlite:///{missing}", "1"])
+    assert not missing.exists()
+    there = f"sqlite:///{tmp_path}/threads.sqlite"
+    with open_checkpointer(there) as saver:
+        build("agent", "before", saver).invoke({"messages": [HumanMessage(FACT)]}, CONFIG)
+    with pytest.raises(ConfigError, match="no thread 'nobody'"):
+        main([there, "nobody"])
+    command = [sys.executable, "-m", "examples.swap_in.move_thread"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parents[1], check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: name a database")
+    assert "Traceback" not in done.stderr
