@@ -73,6 +73,9 @@ RecordId = Annotated[
     str, typer.Argument(help="Id of a record, its beginning or end if no other has it, or its citation.")
 ]
 
+_NAMES = frozenset({"checkpoint", "id", "namespace", "record_id", "thread"})
+_NARROWEST = 20  # characters that a column of anything else keeps beside names
+
 
 def archive_index(index: str | None) -> str | None:
     """Return the index that was named, or the one that is set, if there is one."""
@@ -121,15 +124,21 @@ def show_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: 
 
 
 def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table."""
+    """Print a table, wider than the terminal where names would not fit: other commands take them as they are."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title)
-    for row in rows:
-        table.add_row(*(Text(f"{cell:.3f}" if isinstance(cell, float) else str(cell)) for cell in row))
-    Console().print(table)
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    table, needed = Table(title=title), 1
+    for number, column in enumerate(columns):
+        name = column in _NAMES
+        longest = max(len(column), *(Text(row[number]).cell_len for row in cells), 0)
+        table.add_column(column, no_wrap=name, overflow="fold")
+        needed += 3 + (longest if name else min(longest, _NARROWEST))
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=max(Console().width, needed)).print(table)
 
 
 def write_lines(file: Path | None, lines: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Show what a command is doing and what went wrong, on stderr; progress only where a person watches."""
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -43,9 +44,21 @@ def quiet_loading() -> None:
 
 @contextmanager
 def errors_as_lines() -> Iterator[None]:
-    """Run a program; an expected error becomes one line on stderr and exit status 1."""
+    """Run a program; an expected error becomes one line on stderr and exit status 1.
+
+    A reader of its output that has gone, such as `head`, is no error.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, where it can still be told what a reader that has gone means
+    except SystemExit as stop:
+        # typer and rich end the program with status 1 when they meet it.
+        sys.exit(0 if isinstance(stop.__context__, BrokenPipeError) else stop.code)
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at Python's own end
+        sys.exit(error.__context__.code if isinstance(error.__context__, SystemExit) else 0)
     except _expected_errors() as error:
         print_error(error_line(error))
         sys.exit(1)

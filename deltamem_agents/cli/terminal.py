@@ -1,5 +1,6 @@
 """Talk to a person in a terminal: load the model that they chose, take their lines, and write notes beside replies."""
 
+import sys
 import unicodedata
 from collections.abc import Iterator
 
@@ -29,14 +30,16 @@ def open_model(model: str | None = None, adapter: str | None = None, device: str
 
 
 def typed() -> Iterator[str]:
-    """Yield what a person types, or what comes through a pipe, until it ends."""
+    """Yield what a person types after a prompt, or what comes through a pipe without one, until it ends."""
+    person = sys.stdin.isatty()
     while True:
         try:
-            yield input("you> ").strip()
+            yield input("you> " if person else "").strip()
         except KeyboardInterrupt:
             note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
         except EOFError:
-            print()
+            if person:
+                print()
             return
 
 

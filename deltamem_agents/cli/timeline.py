@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ from deltamem_agents.cli.options import (
 from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from deltamem_agents.gates import GateReading
     from deltamem_agents.settings import Settings
     from deltamem_agents.timeline import Event, Timeline
@@ -30,6 +33,7 @@ __all__ = ["SHOW_EXAMPLE", "show", "thread"]
 
 SHOW_EXAMPLE = "Example: deltamem thread show notes --namespace acme --plot notes.png"
 _BARS = "▁▂▃▄▅▆▇█"
+_NARROWEST_PLOT = 10  # characters
 _STYLES = {"said": "", "absorbed": "magenta", "archived": "cyan", "recalled": "green", "decided": "yellow"}
 
 thread = typer.Typer(help="Look into one thread.", no_args_is_help=True)
@@ -153,8 +157,7 @@ def _print_memory(timeline: "Timeline", readings: "Sequence[GateReading]") -> No
         console.print("working memory: nothing has left the window yet")
         return
     norms = [sum(point.norms.values()) / len(point.norms) for point in timeline.memory]
-    told = f"{norms[-1]:.2f} after {timeline.memory[-1].tokens:,} tokens"
-    console.print(f"state norm  {sparkline(norms)}  {told}", soft_wrap=True)
+    _print_plot(console, "state norm", norms, f"{norms[-1]:.2f} after {timeline.memory[-1].tokens:,} tokens")
     if not readings:
         missing = "gates: not measured; they need the thread's own --model and --adapter, and no --no-gates"
         console.print(missing, soft_wrap=True)
@@ -163,11 +166,25 @@ def _print_memory(timeline: "Timeline", readings: "Sequence[GateReading]") -> No
         values = [getattr(reading, name) for reading in readings]
         known = [value for value in values if value is not None]
         span = f"{min(known):.2f} to {max(known):.2f}" if known else "none"
-        console.print(f"{label:<11} {sparkline(values, top)}  {span}, message by message", soft_wrap=True)
+        _print_plot(console, label, values, f"{span}, message by message", top)
 
 
-def sparkline(values: Sequence[float | None], top: float | None = None) -> str:
-    """Return one character a value, from 0 to top (None: the greatest value); a space where there is none."""
+def _print_plot(
+    console: "Console", label: str, values: Sequence[float | None], told: str, top: float | None = None
+) -> None:
+    room = max(console.width - len(f"{label:<11}   {told}"), _NARROWEST_PLOT)
+    console.print(f"{label:<11} {sparkline(values, top, width=room)}  {told}", soft_wrap=True)
+
+
+def sparkline(values: Sequence[float | None], top: float | None = None, *, width: int | None = None) -> str:
+    """Return a bar a value, from 0 to top (None: the greatest value); a space where there is none.
+
+    width: characters at most; where values are more, a bar is the greatest of its neighbours, so that no peak is lost.
+    """
+    if width is not None and len(values) > width:
+        edges = [len(values) * step // width for step in range(width + 1)]
+        parts = [values[start:end] for start, end in pairwise(edges)]
+        values = [max((value for value in part if value is not None), default=None) for part in parts]
     highest = top or max((value for value in values if value is not None), default=0.0) or 1.0
     shares = [None if value is None else min(max(value / highest, 0.0), 1.0) for value in values]
     return "".join(" " if share is None else _BARS[round(share * (len(_BARS) - 1))] for share in shares)

@@ -200,3 +200,11 @@ def test_mistakes_are_one_line(run: Show, arguments: list[str], named: str) -> N
     assert (status, out) == (1, "")
     assert len(err.strip().splitlines()) == 1
     assert named in err
+
+
+def test_a_long_sparkline_fits_and_keeps_its_peaks() -> None:
+    """Where values are more than characters, a bar is the greatest of its neighbours; what is missing stays missing."""
+    values: list[float | None] = [*[None] * 30, *[0.0] * 270]
+    values[-2] = 1.0
+    assert sparkline(values, width=10) == " ▁▁▁▁▁▁▁▁█"
+    assert sparkline([0.0, 1.0], width=2) == "▁█"

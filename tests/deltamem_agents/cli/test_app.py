@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from deltamem_agents import MemoryStore
+from deltamem_agents.archive import NewRecord
 from deltamem_agents.cli import app, main
 
 PROGRAM = [sys.executable, "-c", "from deltamem_agents.cli import main; main()"]
@@ -259,13 +260,39 @@ def test_colours_are_for_terminals_that_want_them(call: list[str], no_color: str
     assert b"\x1b[" not in piped.stderr
 
 
-def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
-    """`deltamem archive export | head -1` prints one line and nothing else."""
+LINES = """
+from deltamem_agents.cli.progress import errors_as_lines
+with errors_as_lines():
+    for number in range(20):
+        print(number)
+"""
+
+
+@pytest.mark.parametrize("command", ["archive export", "archive list -n n --limit 40", "print"])
+def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path, command: str) -> None:
+    """A program whose reader has gone says nothing and has status 0.
+
+    The first is written as it comes, the second by rich, the third when the program ends.
+    """
     url = f"sqlite:///{tmp_path}/a.sqlite"
     with MemoryStore.from_url(url) as store:
         for number in range(40):
             store.put(("n",), str(number), {"text": "x" * 8000})
-    command = shlex.join([*PROGRAM, "archive", "export", "--db", url]) + " | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stderr == ""
+            store.records.add(("n",), NewRecord("x" * 8000, thread="t", message_id=str(number)))
+    call = [sys.executable, "-c", LINES] if command == "print" else [*PROGRAM, *shlex.split(command), "--db", url]
+    script = f"{shlex.join(call)} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_table_never_cuts_names(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids and threads, which other commands take, stand whole in one line of an 80-column table; text is folded."""
+    monkeypatch.setenv("COLUMNS", "80")
+    thread = "coding-a-project-with-a-long-name-1f0a7c2e"
+    with MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite") as store:
+        record = store.records.add(("n",), NewRecord("word " * 30 + "z" * 100, thread=thread, message_id="m"))
+    printed = run("archive", "list", "-n", "n")[1]
+    assert thread in printed
+    assert record.id in printed
+    assert "…" not in printed
+    assert printed.count("z") == 100
