@@ -105,6 +105,11 @@ class IndexDirectory:
             folder.rename(self.path / f"{_BROKEN}{manifest.folder}")
             raise IndexBrokenError(f"{folder} cannot be read and was set aside ({error})") from error
 
+    def remove(self, folder: str) -> None:
+        """Remove a folder that nobody has open, also one that was set aside."""
+        for name in (folder, f"{_BROKEN}{folder}"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
     def remove_others(self, kept: str) -> None:
         """Remove every folder but `kept`: older ones, and broken ones."""
         for other in self.path.iterdir():

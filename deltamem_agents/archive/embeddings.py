@@ -1,6 +1,6 @@
 """Take any LangChain embeddings, give them a name, and check what they return."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,9 @@ from deltamem_agents.archive.errors import EmbeddingError
 __all__ = ["Embedder", "resolve_embeddings"]
 
 Vectors = NDArray[np.float32]
+
+_TRIES = 3  # failures in a row after which the model is asked for a text that no model refuses
+_HARMLESS = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,37 @@ class Embedder:
         """Return vectors [len(texts), dims]; raises EmbeddingError if the model fails, or they cannot be compared."""
         with self._failing():
             return _checked(self.embeddings.embed_documents(list(texts)), len(texts), self.name)
+
+    def embed_entries(self, texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, Vectors], dict[str, EmbeddingError]]:
+        """Return the vectors of those entries that the model takes, and what it said of the others.
+
+        All are embedded at once or, if that fails, one by one. Raises EmbeddingError if the model refuses every text.
+        """
+        try:
+            return self._embedded(texts), {}
+        except EmbeddingError:
+            self.embed_texts([_HARMLESS])
+        found: dict[str, Vectors] = {}
+        refused: dict[str, EmbeddingError] = {}
+        failed = 0
+        for entry, parts in texts.items():
+            try:
+                found |= self._embedded({entry: parts})
+                failed = 0
+            except EmbeddingError as error:
+                failed += 1
+                if failed % _TRIES == 0:
+                    self.embed_texts([_HARMLESS])
+                refused[entry] = error
+        return found, refused
+
+    def _embedded(self, texts: Mapping[str, Sequence[str]]) -> dict[str, Vectors]:
+        vectors = self.embed_texts([part for parts in texts.values() for part in parts])
+        found, start = {}, 0
+        for entry, parts in texts.items():
+            found[entry] = vectors[start : start + len(parts)]
+            start += len(parts)
+        return found
 
     def embed_query(self, text: str) -> Vectors:
         """Return the vector [dims] of a question; raises EmbeddingError as `embed_texts` does."""

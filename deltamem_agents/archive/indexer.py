@@ -39,8 +39,6 @@ BATCH = 256
 """How many writes go into the index at a time."""
 
 REMEDY = "run `deltamem archive rebuild`"
-_TRIES = 3  # failures in a row after which the model is asked for a text that no model refuses
-_HARMLESS = "text"
 _REFUSED_SECONDS = 60.0  # how long a refused text is left alone
 
 
@@ -145,32 +143,13 @@ class Indexer:
             return len(todo)
 
     def _vectors(self, texts: dict[str, list[str]]) -> dict[str, Vectors]:
-        """Embed all entries or, one by one, those that can be; note what the model says of the others."""
-        try:
-            return self._embedded(texts)
-        except EmbeddingError:
-            self._embedder.embed_texts([_HARMLESS])
-        found: dict[str, Vectors] = {}
-        failed = 0
-        for entry, parts in texts.items():
-            try:
-                found |= self._embedded({entry: parts})
-                failed = 0
-            except EmbeddingError as error:
-                failed += 1
-                if failed % _TRIES == 0:
-                    self._embedder.embed_texts([_HARMLESS])
-                self._refused[entry] = time.monotonic() + _REFUSED_SECONDS, error
-        return found
-
-    def _embedded(self, texts: dict[str, list[str]]) -> dict[str, Vectors]:
-        vectors = self._embedder.embed_texts([part for parts in texts.values() for part in parts])
-        if len(vectors):
-            self._require_size(vectors[0])
-        found, start = {}, 0
-        for entry, parts in texts.items():
-            found[entry] = vectors[start : start + len(parts)]
-            start += len(parts)
+        """Embed all entries that can be; note what the model says of the others."""
+        found, refused = self._embedder.embed_entries(texts)
+        for vectors in found.values():
+            if len(vectors):
+                self._require_size(vectors[0])
+        again = time.monotonic() + _REFUSED_SECONDS
+        self._refused |= {entry: (again, error) for entry, error in refused.items()}
         return found
 
     def _apply(self, done: Sequence[Change], vectors: dict[str, Vectors], spaces: set[int]) -> None:

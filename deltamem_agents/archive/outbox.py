@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Engine, func, select
 
@@ -14,8 +14,10 @@ from deltamem_agents.archive.tables import items, outbox, records, settings, spa
 __all__ = [
     "Change",
     "KnownIndex",
+    "Waiting",
     "acknowledge",
     "all_entries",
+    "announce",
     "belongs",
     "changes",
     "entry_texts",
@@ -31,13 +33,19 @@ _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Name an entry that was written or deleted; `vectors` is how many vectors it has or had."""
+class Waiting:
+    """Name an entry that the index has still to look at; `vectors` is how many vectors it has or had."""
 
-    seq: int
     space: int
     entry: str
     vectors: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change(Waiting):
+    """Name an entry that was written or deleted, by the number of its line in the outbox."""
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,14 @@ def acknowledge(connection: Connection, known: KnownIndex, seqs: Sequence[int]) 
     for part in chunks(seqs):
         connection.execute(outbox.delete().where(outbox.c.seq.in_(part)))
     remember_index(connection, known)
+
+
+def announce(connection: Connection, entries: Iterable[Waiting]) -> None:
+    """Put entries that the index lacks into the outbox, where they are not there already."""
+    there = set(connection.execute(select(outbox.c.entry)).scalars())
+    rows = [asdict(entry) for entry in entries if entry.entry not in there]
+    if rows:
+        connection.execute(outbox.insert(), rows)
 
 
 def remember_index(connection: Connection, known: KnownIndex) -> None:

@@ -69,6 +69,9 @@ class IndexPlace(Protocol):
     def open(self, manifest: Manifest) -> OpenIndex:
         """Open the manifest's folder; raises IndexBrokenError if it cannot be read."""
 
+    def remove(self, folder: str) -> None:
+        """Remove a folder that nobody has open."""
+
     def remove_others(self, kept: str) -> None:
         """Remove every folder but `kept`."""
 

@@ -1,13 +1,17 @@
 """Make a vector index anew from the record, and compare an index with the record."""
 
 import json
+import logging
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, func, select
 
 from backbone import ConfigError
@@ -17,8 +21,10 @@ from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
 from deltamem_agents.archive.outbox import (
     KnownIndex,
+    Waiting,
     acknowledge,
     all_entries,
+    announce,
     belongs,
     changes,
     known_index,
@@ -32,6 +38,7 @@ from deltamem_agents.installing import install_extra
 
 __all__ = [
     "Progress",
+    "Rebuilt",
     "Verification",
     "compare",
     "rebuild_at",
@@ -40,47 +47,80 @@ __all__ = [
     "verify_index",
 ]
 
+Vectors = NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 """Called with how many entries are done, and how many there are."""
 
 
-def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progress: Progress | None) -> int:
-    """Embed every entry into a new folder, switch to it, and remove all others; return the number of vectors.
+class Rebuilt(NamedTuple):
+    """Say how many vectors a new index has, and how many entries the model refused."""
 
-    Writes that happen meanwhile stay in the outbox. A rebuild that is cut off leaves the old index as it was, or
-    one that the record does not know and that is not used.
+    vectors: int
+    refused: int
+
+
+def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progress: Progress | None) -> Rebuilt:
+    """Embed every entry into a new folder, switch to it, and remove all others.
+
+    Writes that happen meanwhile stay in the outbox, and so does what the model refuses. A rebuild that fails leaves the
+    old index as it was; one that is cut off may leave one that the record does not know and that is not used.
     """
     with engine.connect().execution_options(**READ_ONLY) as connection:
         # Each by its number: on Postgres, a write with a smaller one than the newest may be committed later.
         seen = pending_numbers(connection)
-        total = sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items))
     folder = place.new_folder()
     manifest = Manifest(uuid.uuid4().hex, 1, embedder.name, 0, folder)
-    chroma = place.open(manifest)
-    count = done = dims = 0
     try:
-        for page in all_entries(engine):
-            named = [(space, name) for space, entry, texts in page for name in vector_ids(entry, len(texts))]
-            vectors = embedder.embed_texts([text for _, _, texts in page for text in texts])
-            dims = vectors.shape[1] if len(vectors) else dims
-            for wanted in {space for space, _ in named}:
-                chosen = zip(named, vectors, strict=True)
-                chroma.upsert(wanted, {name: vector for (space, name), vector in chosen if space == wanted})
-            count, done = count + len(named), done + len(page)
-            if progress is not None:
-                progress(done, total)
-    finally:
-        chroma.close()
+        chroma = place.open(manifest)
+        try:
+            count, dims, refused = _fill(engine, chroma, embedder, progress)
+        finally:
+            chroma.close()
+    except BaseException:
+        place.remove(folder)
+        raise
     manifest = replace(manifest, dims=dims)
     place.write(manifest)
     with engine.begin() as connection:
         acknowledge(connection, KnownIndex(manifest.id, manifest.generation), seen)
+        announce(connection, refused)
     place.remove_others(folder)
-    return count
+    return Rebuilt(count, len(refused))
 
 
-def rebuild_place(engine: Engine, index: str | Path, embedder: Embedder, progress: Progress | None) -> int:
-    """Make the index in a directory or on a server anew; return how many vectors it has."""
+def _fill(
+    engine: Engine, chroma: OpenIndex, embedder: Embedder, progress: Progress | None
+) -> tuple[int, int, list[Waiting]]:
+    """Embed every entry into an empty index; return how many vectors of what size it has, and what was refused."""
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        total = sum(connection.execute(select(func.count()).select_from(t)).scalar_one() for t in (records, items))
+    count = done = dims = 0
+    refused: list[Waiting] = []
+    for page in all_entries(engine):
+        found, errors = embedder.embed_entries({entry: texts for _, entry, texts in page})
+        here: dict[int, dict[str, Vectors]] = defaultdict(dict)
+        for space, entry, texts in page:
+            if entry in errors:
+                refused.append(Waiting(space, entry, len(texts)))
+            else:
+                here[space] |= dict(zip(vector_ids(entry, len(texts)), found[entry], strict=True))
+        for space, vectors in here.items():
+            chroma.upsert(space, vectors)
+            count += len(vectors)
+            dims = next((len(vector) for vector in vectors.values()), dims)
+        for entry, error in errors.items():
+            _log.warning("%s is not in the new index, and stays pending: %s", entry, error)
+        done += len(page)
+        if progress is not None:
+            progress(done, total)
+    return count, dims, refused
+
+
+def rebuild_place(engine: Engine, index: str | Path, embedder: Embedder, progress: Progress | None) -> Rebuilt:
+    """Make the index in a directory or on a server anew."""
     place = open_place(engine, index)
     try:
         # What others fed into the old index meanwhile would be missing in the new one.
@@ -97,8 +137,8 @@ def rebuild_at(
     progress: Progress | None,
     *,
     same_model: bool = False,
-) -> int:
-    """Make the index in a directory or on a server anew, whatever state it is in; return how many vectors it has.
+) -> Rebuilt:
+    """Make the index in a directory or on a server anew, whatever state it is in.
 
     same_model: refuse to replace an index that another model made. Raises ConfigError for that, and for a URL or a
     model that cannot be used, and IndexBusyError if another owner has the directory.

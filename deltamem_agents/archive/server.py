@@ -103,6 +103,12 @@ class IndexServer:
             raise IndexBrokenError(f"the index at {self._url} cannot be read ({error})") from error
         return index
 
+    def remove(self, folder: str) -> None:
+        """Remove the collections of one index of this record."""
+        for collection in self._client.list_collections():
+            if collection.name.startswith(f"{self._record}-{folder}-"):
+                self._client.delete_collection(collection.name)
+
     def remove_others(self, kept: str) -> None:
         """Remove the collections of this record that belong to another index than `kept`."""
         for collection in self._client.list_collections():

@@ -158,7 +158,7 @@ class MemoryStore(BaseStore):
         A store that is not open yet can do so with another model than the one that made the index.
         """
         if self._open is None and self._index is not None:
-            return rebuild_at(self._url, self._index, self._embeddings, progress)
+            return rebuild_at(self._url, self._index, self._embeddings, progress).vectors
         return self._parts()[1].rebuild(progress)
 
     def verify(self) -> Verification:

@@ -138,7 +138,7 @@ class VectorIndex:
             raise ConfigError("to rebuild the index, say where it is and give the embeddings it is to be made with")
         self._stop()
         try:
-            return rebuild_place(self._engine, self._index, self._embedder, progress)
+            return rebuild_place(self._engine, self._index, self._embedder, progress).vectors
         finally:
             # Until the last step of a rebuild the old index is whole.
             self.fault = self.failure = None

@@ -123,8 +123,12 @@ def rebuild(db: Database = None, index: Index = None, embeddings: Embeddings = N
         raise ConfigError("name the index to rebuild: --index DIRECTORY or URL, or DELTAMEM_ARCHIVE_INDEX")
     with progress("embedding") as embedded:
         named = embeddings or settings_now().archive_embeddings
-        vectors = rebuild_at(archive_url(db), path, named, embedded, same_model=named is None)
-    print(json.dumps({"vectors": vectors}) if as_json else f"{vectors:,} vectors")
+        made = rebuild_at(archive_url(db), path, named, embedded, same_model=named is None)
+    if as_json:
+        print(json.dumps(made._asdict()))
+    else:
+        refused = f"; {made.refused:,} entries were refused by the model and stay pending" if made.refused else ""
+        print(f"{made.vectors:,} vectors{refused}")
 
 
 @archive.command(epilog="Example: deltamem archive export -n acme > acme.jsonl")

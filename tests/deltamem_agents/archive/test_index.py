@@ -296,7 +296,29 @@ def test_texts_that_a_model_refuses_hold_nothing_up(
     assert (store.verify().vectors, store.verify().pending, store.verify().ok) == (9, 0, True)
 
 
-def test_a_rebuild_that_fails_leaves_the_index_as_it_was(open_store: Callable[..., MemoryStore], model: Model) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
+def test_a_rebuild_leaves_refused_texts_pending(open_store: Callable[..., MemoryStore], model: Model) -> None:
+    """What the model refuses now, written or indexed before, is counted as pending, and indexed when it is taken."""
+    store = open_store()
+    fill(store)
+    store.flush()
+    store.vectors._stop_feeding()
+    fresh = store.records.add(NS, NewRecord("bad new"))
+    store.records.add(NS, NewRecord("good new"))
+    model.fails = lambda text: "bad" in text or "number3" in text
+    for _ in range(2):
+        assert store.rebuild() == 5
+        report = store.verify()
+        assert (report.vectors, report.pending, report.missing, report.ok) == (5, 2, 0, True)
+    store.records.delete(NS, [fresh.id])
+    model.fails = lambda text: False
+    store.flush()
+    assert (store.verify().vectors, store.verify().pending, store.verify().ok) == (6, 0, True)
+
+
+def test_a_rebuild_that_fails_leaves_the_index_as_it_was(
+    open_store: Callable[..., MemoryStore], model: Model, tmp_path: Path
+) -> None:
     """The old vectors are searched again, and what is written goes into them."""
     store = open_store()
     fill(store)
@@ -304,6 +326,7 @@ def test_a_rebuild_that_fails_leaves_the_index_as_it_was(open_store: Callable[..
     model.fails = lambda text: True
     with pytest.raises(EmbeddingError):
         store.rebuild()
+    assert len([path for path in (tmp_path / "index").iterdir() if path.is_dir()]) == 1
     model.fails = lambda text: False
     assert (store.vectors.fault, store.verify().ok, store.verify().vectors) == (None, True, 5)
     store.records.add(NS, NewRecord("one more"))

@@ -117,7 +117,7 @@ def test_verify_and_rebuild(
     status, out, err = run("rebuild", "--index", "index")
     assert (status, out) == (1, "")
     assert "was made by p:m: name the embeddings" in err
-    assert run("rebuild", "--index", "index", "--embeddings", "minilm", "--json")[1] == '{"vectors": 4}\n'
+    assert run("rebuild", "--index", "index", "--embeddings", "minilm", "--json")[1] == '{"vectors": 4, "refused": 0}\n'
     assert run("rebuild", "--index", "index")[0] == 0
     status, out, _ = run("verify", "--index", "index")
     assert status == 0
