@@ -18,6 +18,7 @@ Vectors = NDArray[np.float32]
 # How many neighbours are looked at: more than Chroma's default of 100, for small spaces to be searched exactly.
 _SEARCH_WIDTH = 200
 _PAGE = 5_000
+_SAMPLES = 16  # vectors of a collection that are read when it is opened: a file that was cut short lacks some of them
 
 
 def open_client(folder: str) -> ClientAPI:
@@ -44,10 +45,11 @@ class ChromaIndex:
         self._client.close()  # type: ignore[attr-defined] # missing from the interface, present in every client
 
     def check(self) -> None:
-        """Count, read and query every collection once; raises whatever Chroma raises."""
+        """Count and query every collection, and read some of it from end to end; raises whatever Chroma raises."""
         for collection in self._client.list_collections():
-            if collection.name.startswith(self._prefix) and collection.count():
-                some = collection.get(limit=1, include=["embeddings"])["embeddings"]
+            if collection.name.startswith(self._prefix) and (count := collection.count()):
+                for place in range(0, count, -(-count // _SAMPLES)):
+                    some = collection.get(limit=1, offset=place, include=["embeddings"])["embeddings"]
                 collection.query(query_embeddings=some, n_results=1)
 
     def upsert(self, space: int, vectors: Mapping[str, Vectors]) -> None:
@@ -90,11 +92,11 @@ class ChromaIndex:
         return 0 if collection is None else int(collection.count())
 
     def ids(self, space: int) -> set[str]:
-        """Return the ids of all vectors of a space."""
+        """Return the ids of all vectors of a space, each of which is read; raises whatever Chroma raises."""
         found: set[str] = set()
         collection = self._collection(space)
         while collection is not None:
-            page = collection.get(include=[], limit=_PAGE, offset=len(found))["ids"]
+            page = collection.get(include=["embeddings"], limit=_PAGE, offset=len(found))["ids"]
             found.update(page)
             if len(page) < _PAGE:
                 break

@@ -36,16 +36,7 @@ from deltamem_agents.archive.places import IndexPlace, OpenIndex, is_server, ope
 from deltamem_agents.archive.tables import items, records
 from deltamem_agents.installing import install_extra
 
-__all__ = [
-    "Progress",
-    "Rebuilt",
-    "Verification",
-    "compare",
-    "rebuild_at",
-    "rebuild_index",
-    "rebuild_place",
-    "verify_index",
-]
+__all__ = ["Progress", "Rebuilt", "Verification", "compare", "rebuild_at", "rebuild_place", "verify_index"]
 
 Vectors = NDArray[np.float32]
 
@@ -62,7 +53,7 @@ class Rebuilt(NamedTuple):
     refused: int
 
 
-def rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progress: Progress | None) -> Rebuilt:
+def _rebuild_index(engine: Engine, place: IndexPlace, embedder: Embedder, progress: Progress | None) -> Rebuilt:
     """Embed every entry into a new folder, switch to it, and remove all others.
 
     Writes that happen meanwhile stay in the outbox, and so does what the model refuses. A rebuild that fails leaves the
@@ -125,7 +116,7 @@ def rebuild_place(engine: Engine, index: str | Path, embedder: Embedder, progres
     try:
         # What others fed into the old index meanwhile would be missing in the new one.
         with place.feeding():
-            return rebuild_index(engine, place, embedder, progress)
+            return _rebuild_index(engine, place, embedder, progress)
     finally:
         place.release()
 
@@ -208,7 +199,10 @@ def compare(engine: Engine, chroma: OpenIndex | None, fault: str | None = None) 
             return Verification(counts[0], counts[1], 0, 0, 0, waiting, fault)
         late = {(change.space, name) for change in changes(connection, waiting) for name in _ids(change)}
         expected = _expected(connection)
-    found = {(space, name) for space in chroma.spaces() for name in chroma.ids(space)}
+    try:
+        found = {(space, name) for space in chroma.spaces() for name in chroma.ids(space)}
+    except Exception as error:  # Chroma's errors have no common base
+        return Verification(counts[0], counts[1], 0, 0, 0, waiting, f"not every vector can be read: {error}")
     return Verification(
         counts[0], counts[1], len(found), len(expected - found - late), len(found - expected - late), waiting, fault
     )

@@ -165,6 +165,26 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(
     assert len(folders) == 1
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.99])
+def test_vectors_that_were_cut_off_are_noticed(
+    open_store: Callable[..., MemoryStore], tmp_path: Path, kept: float
+) -> None:
+    """Half a file of vectors is noticed when it is opened, and the loss of a few by `verify`; `rebuild` helps."""
+    store = open_store()
+    fill(store, 1200)
+    store.flush(PATIENCE_SECONDS)
+    store.close()
+    (file,) = (tmp_path / "index").rglob("data_level0.bin")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * kept)])
+    store = open_store()
+    assert (store.vectors.fault is not None) or kept > 0.5
+    report = store.verify()
+    assert (report.ok, "embedding" in str(report.fault)) == (False, True)
+    assert store.rebuild() == 1200
+    assert store.verify().ok
+
+
 def test_an_older_copy_of_an_index_is_not_believed(open_store: Callable[..., MemoryStore], tmp_path: Path) -> None:
     """A directory restored from a backup lacks what was indexed since, so it is not searched."""
     store = open_store()
