@@ -1,13 +1,14 @@
 """Write an archive as JSON lines and read it back: every version, message, item and thread, with its ids and times."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, case, select
+from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, RowMapping, Select, String, case, select
 
 from deltamem_agents.archive.database import read_snapshot
 from deltamem_agents.archive.dialects import insert_into
@@ -15,7 +16,7 @@ from deltamem_agents.archive.entries import Entry, enter, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.postings import NO_POSITION
-from deltamem_agents.archive.records import Namespace, content_hash, namespace_key
+from deltamem_agents.archive.records import Namespace, Trust, content_hash, namespace_key, require_storable
 from deltamem_agents.archive.tables import (
     UtcTime,
     from_microseconds,
@@ -81,7 +82,7 @@ def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
             try:
                 fields = json.loads(line)
                 kind = _import_line(connection, dict(fields), moved)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise RecordInvalidError(f"line {number} is no record, message, item or thread: {error!r}") from error
             counts[kind] += 1
             spaces[fields["namespace"]] += kind != "known"
@@ -120,6 +121,8 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
     wanted = set(table.c.keys()) - _LOCAL
     if set(fields) != wanted:
         raise KeyError(f"expected the fields {sorted(wanted)}")
+    for name in wanted:
+        _require_fitting(table.c[name], fields[name])
     key = namespace_key(tuple(json.loads(fields["namespace"])))
     if key != fields["namespace"]:
         raise ValueError(f"{fields['namespace']!r} is no namespace")
@@ -147,6 +150,23 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
     return kind
 
 
+def _require_fitting(column: Column[Any], value: object) -> None:
+    """Raise ValueError for what a column cannot hold, which SQLite would store all the same."""
+    if value is None and column.nullable:
+        return
+    if isinstance(column.type, JSON):
+        fits = isinstance(value, list)
+    elif isinstance(column.type, String):
+        require_storable(column.name, value)
+        fits = len(str(value)) <= (column.type.length or len(str(value)))
+    elif isinstance(column.type, Float):
+        fits = isinstance(value, int | float) and math.isfinite(value)
+    else:
+        fits = type(value) is int and abs(value) < 2 ** (31 if type(column.type) is Integer else 63)
+    if not fits:
+        raise ValueError(f"{value!r} is no {column.name}")
+
+
 def _inserted(connection: Connection, kind: str, row: Mapping[str, Any]) -> bool:
     table = _TABLES[kind]
     insert = insert_into(connection, table).on_conflict_do_nothing().values(dict(row))
@@ -171,7 +191,7 @@ def _moved(connection: Connection, row: Mapping[str, Any]) -> dict[str, str]:
 
 def _record(connection: Connection, row: dict[str, Any]) -> Entry:
     named = {name: row[name] for name in ("text", "thread", "message_id", "role", "source")}
-    NewRecord(**named, tags=tuple(row["tags"]))  # refuses what cannot be stored
+    NewRecord(**named, trust=Trust(row["trust"]), tags=tuple(row["tags"]))  # refuses what cannot be stored
     row["hash"] = content_hash(row["text"])
     thread, position = row["thread"], row["position"]
     previous = NO_POSITION if thread is None else last_position(connection, row["space"], thread, below=position)
@@ -179,6 +199,7 @@ def _record(connection: Connection, row: dict[str, Any]) -> Entry:
 
 
 def _item(row: dict[str, Any]) -> Entry:
-    json.loads(row["value"])
-    texts = json.loads(row["texts"])
+    value, texts = json.loads(row["value"]), json.loads(row["texts"])
+    if not isinstance(value, dict) or not isinstance(texts, list):
+        raise ValueError("the value of an item is an object, and its texts are a list")
     return Entry(row["id"], row["position"], "\n".join(texts), vectors=len(texts))

@@ -1,14 +1,18 @@
 """Export and import: one moment of a live archive, and two archives that become one."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
+from deltamem_agents import MemoryStore
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.database import open_database
+from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.tables import records
 from deltamem_agents.archive.transfer import export_lines, import_lines
@@ -76,3 +80,37 @@ def test_a_message_whose_record_is_gone_stays_known(engine: Engine, copy: Engine
     assert import_lines(copy, lines).messages == 1
     assert RecordStore(copy).add_all(NS, [new]) == []
     assert list(export_lines(copy)) == lines
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"trust": 7}, {"trust": None}, {"created": 10**30}, {"created": 1e30}, {"created": None}, {"expires": "soon"},
+        {"created": 2**62}, {"id": "x" * 40}, {"id": None}, {"version": "v"}, {"version": 2**31}, {"tags": None},
+        {"tags": "abc"}, {"tags": [1]}, {"namespace": 3}, {"namespace": "[]"}, {"superseded_by": 5}, {"role": "\0"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_field_that_no_export_holds_is_refused_with_its_line(copy: Engine, spoilt: dict[str, Any]) -> None:
+    """Nothing is stored that could not be read again, and the error names the line."""
+    store = RecordStore(copy)
+    store.add(NS, NewRecord("fact"))
+    lines = list(export_lines(copy))
+    bad = json.dumps({**json.loads(lines[0]), "id": "new", "text": "another", **spoilt})
+    with pytest.raises(RecordInvalidError, match="line 2 is no record"):
+        import_lines(copy, [lines[0], bad])
+    assert [record.text for record in store.list(NS)] == ["fact"]
+
+
+def test_namespaces_that_look_alike_are_exported_apart(engine: Engine, url: str) -> None:
+    """Records, messages, items and threads of one namespace are in its export, and nothing of any other."""
+    names = [("a",), ("ab",), ("a%",), ("a_b",), ("A",), ("a", "b"), ('a","b',), ("' OR 1=1 --",)]
+    with MemoryStore.from_url(url) as store:
+        for name in names:
+            store.records.add(name, NewRecord(f"text of {name}", "t", "1"))
+            store.put(name, "k", {"n": 1})
+    for name in names:
+        said = [json.loads(line) for line in export_lines(engine, name)]
+        assert {tuple(json.loads(one["namespace"])) for one in said} == {name}
+        assert {"record", "message", "item"} <= {one["kind"] for one in said}
+    assert {tuple(json.loads(json.loads(line)["namespace"])) for line in export_lines(engine)} == set(names)
