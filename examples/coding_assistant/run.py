@@ -47,8 +47,9 @@ def run(
 
 
 def sample_copy() -> Path:
-    """Copy the sample project into the current folder, unless it is there."""
-    copy = Path("sample_project")
+    """Copy the sample project into the current folder, unless a copy is there."""
+    # A name of its own: a folder "sample_project" may be the original, which tests take as it is.
+    copy = Path("sample_project_copy")
     if not copy.exists():
         source = Path(__file__).parent / "sample_project"
         shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))

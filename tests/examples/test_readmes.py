@@ -1,0 +1,58 @@
+"""Run the commands of the example agents' READMEs from the root of a source tree, on the bundled model."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.coding_assistant.run import sample_copy
+
+ROOT = Path(__file__).parents[2]
+SCRIPT_SHOWS = {"coding_assistant": "OK", "data_analyst": "significance level 0.05 ("}
+
+
+def commands(name: str) -> list[list[str]]:
+    """Return the commands of the first block of a README, without their comments."""
+    block = re.search(r"```sh\n(.*?)```", (ROOT / "examples" / name / "README.md").read_text("utf-8"), re.DOTALL)
+    assert block is not None
+    return [shlex.split(line, comments=True) for line in block[1].splitlines()]
+
+
+def deltamem(words: list[str], folder: Path) -> str:
+    """Run the command line in a process of its own, and return what it printed."""
+    command = [sys.executable, "-c", "from deltamem_agents.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=folder, input="", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPT_SHOWS)
+def test_the_commands_of_a_readme_run(name: str, tmp_path: Path) -> None:
+    """Each ends well, the script does what it says, and what the repository ships is not changed."""
+    root = Path(shutil.copytree(ROOT / "examples", tmp_path / "clone" / "examples")).parent
+    shutil.copytree(root / "examples" / "coding_assistant" / "sample_project", tmp_path / "project")
+    (root / "survey.csv").write_text("age;bmi\n30;21,5\n41;24,5\n", encoding="utf-8")
+    shipped = {path: path.read_bytes() for path in (root / "examples").rglob("*") if path.is_file()}
+    printed = ""
+    for command in commands(name):
+        assert command[0] == "deltamem"
+        words = [word.replace("~", str(tmp_path)) for word in command[1:]]
+        printed = deltamem(words, root)
+    assert SCRIPT_SHOWS[name] in printed
+    assert {path: path.read_bytes() for path in shipped} == shipped
+
+
+def test_the_sample_itself_is_never_worked_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A copy is made also where the folder of the original lies, and a second run goes on with it."""
+    package = Path(shutil.copytree(ROOT / "examples" / "coding_assistant", tmp_path / "coding_assistant"))
+    monkeypatch.chdir(package)
+    copy = sample_copy()
+    assert copy.resolve() != package / "sample_project"
+    (copy / "data" / "config.csv").write_text("name", encoding="utf-8")
+    assert (sample_copy() / "data" / "config.csv").read_text("utf-8") == "name"
+    assert (package / "sample_project" / "data" / "config.csv").read_text("utf-8") == "price\n"
