@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.search import Hit
-from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.audited import held, presented
 from deltamem_agents.policy import PolicyChain, PolicyContext
 from deltamem_agents.recalled import CITATION_DIGITS, Passage, Shown
+from deltamem_agents.terms import terms_of
 
 __all__ = ["present_hits", "relevance"]
 

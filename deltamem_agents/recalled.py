@@ -1,6 +1,7 @@
 """Lay recalled passages out as the block that a prompt shows: cited, dated, escaped, within a budget."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,7 @@ from langchain_core.messages import BaseMessage, ToolMessage
 
 from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN
 from deltamem_agents.policy import Trust, lowest_trust
+from deltamem_agents.terms import terms_of
 
 __all__ = [
     "CITATION_DIGITS",
@@ -82,8 +84,8 @@ def lay_out_block(
 ) -> RecalledBlock:
     """Choose passages, which come best first, until the budget is full, and show them oldest first.
 
-    A passage that does not fit is cut to the lines that share most words with the query, if `MIN_EXCERPT_TOKENS` or
-    more are left. budget_tokens bounds the whole block.
+    A passage that does not fit is cut to the lines around the one that matches the query best, if
+    `MIN_EXCERPT_TOKENS` or more are left. budget_tokens bounds the whole block.
     """
     citations = _citations(passages)
     room = budget_tokens - count_tokens(OPENING + CLOSING)
@@ -185,11 +187,18 @@ def _safe(text: str) -> str:
     return _MARKS.sub("&lt;", text).replace("[m:", "(m:")
 
 
+def _best_line(lines: Sequence[str], query: str) -> int:
+    """Return which line shares most with the query; a term counts the more, the fewer lines of the text have it."""
+    wanted = set(terms_of(query))
+    shared = [wanted & set(terms_of(line)) for line in lines]
+    lines_with = Counter(term for terms in shared for term in terms)
+    return max(range(len(lines)), key=lambda at: sum(1 / lines_with[term] for term in shared[at]))
+
+
 def _excerpt(passage: Passage, citation: str, query: str, room: int, count_tokens: Callable[[str], int]) -> str | None:
-    """Return as many lines as fit around the one that shares most words with the query, or None if it does not fit."""
+    """Return as many lines as fit around the one that matches the query best, or None if it does not fit."""
     lines = passage.text.strip().splitlines()
-    words = set(re.findall(r"\w+", query.lower()))
-    best = max(range(len(lines)), key=lambda at: len(words & set(re.findall(r"\w+", lines[at].lower()))))
+    best = _best_line(lines, query)
     first, last, chosen = best, best + 1, None
     while True:
         cut = [_CUT] * (first > 0) + lines[first:last] + [_CUT] * (last < len(lines))

@@ -10,7 +10,7 @@ from deltamem_agents.archive.dialects import insert_into
 from deltamem_agents.archive.errors import RecordConflictError
 from deltamem_agents.archive.postings import NO_POSITION, Posted, post, unpost
 from deltamem_agents.archive.tables import blocks, outbox, postings, spaces
-from deltamem_agents.archive.terms import terms_of
+from deltamem_agents.terms import terms_of
 
 __all__ = ["Entry", "Space", "enter", "leave", "lock_namespace", "lock_spaces", "locked_space"]
 

@@ -12,9 +12,9 @@ from deltamem_agents.archive.bm25 import load_corpus, score_words
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.items import alive, below, item_of
 from deltamem_agents.archive.tables import items, spaces
-from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.archive.values import matches
 from deltamem_agents.archive.vectors import VectorIndex
+from deltamem_agents.terms import terms_of
 
 __all__ = ["search_items"]
 

@@ -16,8 +16,8 @@ from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
 from deltamem_agents.archive.tables import records, spaces
-from deltamem_agents.archive.terms import terms_of
 from deltamem_agents.archive.vectors import VectorIndex
+from deltamem_agents.terms import terms_of
 
 __all__ = ["DEFAULT_WEIGHTS", "NEAREST", "Hit", "Scores", "SearchWeights", "score_namespace", "search_records"]
 

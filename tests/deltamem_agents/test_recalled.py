@@ -71,6 +71,22 @@ def test_a_long_passage_is_cut_to_what_the_query_is_about() -> None:
     assert laid.passages[0].verdict == "excerpt"
 
 
+def test_common_words_do_not_choose_the_excerpt() -> None:
+    """A line that shares only "was" and "the", or a word of every line, does not win over the one that is asked for."""
+    text = "\n".join(
+        ["the test was started", *["test: nothing of it"] * 20, "AssertionErrors: 'milk' != 'bread'", *["test"] * 9]
+    )
+    laid = lay_out_block(
+        [passage(1, text)],
+        query="What was the AssertionError of the test?",
+        threshold=0.5,
+        budget_tokens=30,
+        count_tokens=words,
+    )
+    assert laid.text is not None
+    assert "AssertionErrors: 'milk' != 'bread'" in laid.text
+
+
 def test_what_does_not_fit_is_dropped_for_the_budget() -> None:
     """Best passages come first; a small one may still fit behind a large one that does not."""
     large, small = passage(1, "word " * 30, score=0.9), passage(2, "tiny", score=0.8)

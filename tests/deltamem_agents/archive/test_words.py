@@ -17,8 +17,8 @@ from deltamem_agents.archive.database import open_database
 from deltamem_agents.archive.postings import BLOCK
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.tables import blocks, postings, records, spaces
-from deltamem_agents.archive.terms import MAX_TERM_CHARACTERS, terms_of
 from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.terms import MAX_TERM_CHARACTERS, terms_of
 
 NS = ("n",)
 WORDS = ("apple", "banana", "cherry", "date")
