@@ -33,7 +33,8 @@ def workspace_tools(workspace: Workspace, memory: HybridMemory) -> list[BaseTool
     @tool
     def read_file(path: str) -> str:
         """Read a file of the project."""
-        return _answer(lambda: workspace.read(path))
+        # The path is archived behind the text, so that a question that names the file finds what was in it.
+        return _answer(lambda: f"{workspace.read(path)}\n({path})")
 
     @tool
     def write_file(path: str, content: str) -> str:

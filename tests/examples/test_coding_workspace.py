@@ -279,6 +279,7 @@ def test_a_tool_answers_with_the_refusal(space: Workspace, memory: HybridMemory)
     """The model reads why something was not done, and can go on."""
     tools = {tool.name: tool for tool in workspace_tools(space, memory)}
     assert tools["read_file"].invoke({"path": "../secret.txt"}).startswith("refused: ")
+    assert tools["read_file"].invoke({"path": "data/config.csv"}) == "price\n\n(data/config.csv)"
     assert tools["list_files"].invoke({"folder": "app"}) == "__init__.py\nparser.py\nreport.py"
     assert tools["list_files"].invoke({"folder": "a" * 300}).startswith("refused: ")
 
