@@ -47,6 +47,34 @@ def test_the_commands_of_a_readme_run(name: str, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in shipped} == shipped
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("agent", "name", "questions", "expected"),
+    [
+        (
+            "coding",
+            "coding_assistant",
+            ["What was the AssertionError?", "What is in data/config.csv?", "Run the tests."],
+            [
+                "AssertionError: 'milk bread apple' != 'apple bread milk'",
+                "tool:read_file: price\n",
+                "  (data/config.csv)\n",
+                '→ run_command {"command": "make test"}',
+            ],
+        ),
+        ("data", "data_analyst", ["Average the bp column."], ['→ aggregate {"column": "bp", "outliers": "iqr"}']),
+    ],
+)
+def test_the_next_process_knows_what_the_session_was_told(
+    agent: str, name: str, questions: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    """A convention, an assumption, an error's exact text and a file's line hold for another process."""
+    deltamem(["agent", agent, "--script", str(ROOT / "examples" / name / "session.txt")], tmp_path)
+    (tmp_path / "questions.txt").write_text("\n".join(questions), encoding="utf-8")
+    printed = deltamem(["agent", agent, "--script", "questions.txt"], tmp_path)
+    assert [text for text in expected if text not in printed] == []
+
+
 def test_the_sample_itself_is_never_worked_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A copy is made also where the folder of the original lies, and a second run goes on with it."""
     package = Path(shutil.copytree(ROOT / "examples" / "coding_assistant", tmp_path / "coding_assistant"))
