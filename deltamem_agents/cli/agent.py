@@ -9,6 +9,7 @@ import typer
 
 from backbone import ConfigError
 from deltamem_agents.cli.options import Adapter, Database, Device, Model
+from deltamem_agents.cli.progress import working
 from deltamem_agents.installing import install_extra
 
 __all__ = ["agents", "coding_command", "data_command"]
@@ -94,7 +95,9 @@ def data_command(package: str) -> Callable[..., None]:
 def _run(package: str, *, script: Path | None, as_json: bool, **options: Any) -> None:
     if as_json and script is None:
         raise typer.BadParameter("--json is for a --script: a person reads text")
-    import_module(f"{package}.run").run(script=script, as_json=as_json, **options)
+    with working("loading"):
+        program = import_module(f"{package}.run")
+    program.run(script=script, as_json=as_json, **options)
 
 
 # Names instead of imports, because in a source tree the examples lie outside this package.

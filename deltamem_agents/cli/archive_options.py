@@ -1,15 +1,17 @@
 """Hold what the commands about an archive share: their options, how they open it, and how they print records."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deltamem_agents.cli.options import archive_url, settings_now
+from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
     from deltamem_agents.archive.records import Record
@@ -82,9 +84,11 @@ def archive_index(index: str | None) -> str | None:
     return index or settings_now().archive_index
 
 
-def open_store(db: str | None, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":
-    """Return the store of an archive that is there, to be opened by `with`; raises as `archive_url` does."""
-    return store_at(archive_url(db), index, embeddings)
+@contextlib.contextmanager
+def open_store(db: str | None, index: str | None = None, embeddings: str | None = None) -> "Iterator[MemoryStore]":
+    """Open the store of an archive that is there, and show that something goes on; raises as `archive_url` does."""
+    with working("asking the archive"), store_at(archive_url(db), index, embeddings) as store:
+        yield store
 
 
 def store_at(url: str, index: str | None = None, embeddings: str | None = None) -> "MemoryStore":

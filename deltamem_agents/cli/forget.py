@@ -19,6 +19,7 @@ from deltamem_agents.cli.options import (
     settings_now,
     threads_url,
 )
+from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
     from deltamem_agents.archive.store import MemoryStore
@@ -58,7 +59,10 @@ def forget(
 
     Working memories are replayed with the model of DELTAMEM_MODEL and DELTAMEM_ADAPTER, as `deltamem chat` calls it.
     """
-    with open_memory(namespace, db, archive_db, index, embeddings, policy, device) as memory:
+    with (
+        working("looking" if dry_run else "erasing"),
+        open_memory(namespace, db, archive_db, index, embeddings, policy, device) as memory,
+    ):
         receipt = memory.forget(
             ids=[_cited(memory, one) for one in ids or ()] or None,
             query=query,

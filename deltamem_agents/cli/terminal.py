@@ -21,10 +21,10 @@ _PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji
 def open_model(model: str | None = None, adapter: str | None = None, device: str | None = None) -> ChatDeltaMem:
     """Return the chat model that options and settings name, loaded; raises DeltaMemError if it cannot be."""
     settings = settings_now(model=model, adapter=adapter, device=device)
-    if settings.model is None:
-        quiet_loading()
-    chosen = chat_model(settings, **({"max_tokens": _BUNDLED_REPLY_TOKENS} if settings.model is None else {}))
     with working("loading the model"):
+        if settings.model is None:
+            quiet_loading()
+        chosen = chat_model(settings, **({"max_tokens": _BUNDLED_REPLY_TOKENS} if settings.model is None else {}))
         _ = chosen.engine
     return chosen
 

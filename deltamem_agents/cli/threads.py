@@ -20,6 +20,7 @@ from deltamem_agents.cli.archive_options import (
 )
 from deltamem_agents.cli.forget import PolicyFile, open_memory, print_receipt
 from deltamem_agents.cli.options import AsJson, Database, archive_url, settings_now, threads_url
+from deltamem_agents.cli.progress import working
 
 if TYPE_CHECKING:
     from deltamem_agents.archive.store import MemoryStore
@@ -36,9 +37,9 @@ def list_all(db: Database = None, as_json: AsJson = False) -> None:
     """List the threads, the one that was used last first."""
     from dataclasses import asdict
 
-    from deltamem_agents.threads import list_threads
+    with working("reading the threads"), _checkpointer(db) as saver:
+        from deltamem_agents.threads import list_threads
 
-    with _checkpointer(db) as saver:
         rows = [asdict(one) for one in list_threads(saver)]
     show_rows(rows, ("thread", "updated", "messages", "absorbed", "checkpoint"), as_json=as_json, what="threads")
 
@@ -55,9 +56,9 @@ def fork(
     as_json: AsJson = False,
 ) -> None:
     """Copy a thread up to a checkpoint to a new thread, working memory included; the archive then knows the copy."""
-    from deltamem_agents.threads import fork_thread
+    with working("copying"), _checkpointer(db) as saver, _archive(archive_db) as store:
+        from deltamem_agents.threads import fork_thread
 
-    with _checkpointer(db) as saver, _archive(archive_db) as store:
         count = fork_thread(saver, thread, target, checkpoint=checkpoint, store=store)
     print(
         json.dumps({"thread": target, "checkpoints": count}) if as_json else f"{count} checkpoints copied to {target}"
@@ -79,7 +80,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Take a thread back to a checkpoint, and its records out of the archive that came after."""
-    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
+    with working("going back"), open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
         receipt = memory.rollback(thread, checkpoint)
     print_receipt(receipt, as_json=as_json)
 
@@ -87,9 +88,9 @@ def rollback(
 @threads.command(epilog="Example: deltamem threads export notes notes.json")
 def export(thread: Thread, file: File = None, db: Database = None) -> None:
     """Write a thread's messages and checkpoints as JSON."""
-    from deltamem_agents.threads import export_thread
+    with working("reading the thread"), _checkpointer(db) as saver:
+        from deltamem_agents.threads import export_thread
 
-    with _checkpointer(db) as saver:
         text = json.dumps(export_thread(saver, thread), ensure_ascii=False, indent=2, default=str)
     write_lines(file, [text])
 
@@ -107,7 +108,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Erase a thread: its checkpoints, its working memory, and what the archive has of it."""
-    with open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
+    with working("erasing"), open_memory(namespace, db, archive_db, index, embeddings, policy) as memory:
         receipt = memory.forget(thread=thread, reason=reason, actor="deltamem threads")
     print_receipt(receipt, as_json=as_json)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from deltamem_agents import MemoryStore
+from deltamem_agents import MemoryStore, open_checkpointer
 from deltamem_agents.archive import NewRecord
 from deltamem_agents.cli import app, main
 
@@ -237,13 +237,8 @@ raise SystemExit(1)
 """
 
 
-@pytest.mark.parametrize(
-    "call", [[*PROGRAM, "policy", "test", "nowhere.toml"], [sys.executable, "-c", FAILING_TURN]], ids=["end", "turn"]
-)
-@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colours_are_for_terminals_that_want_them(call: list[str], no_color: str, coloured: bool) -> None:
-    """A terminal gets an error in red, unless NO_COLOR is set; a pipe never does."""
-    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm-256color"}
+def in_terminal(call: list[str], environment: dict[str, str]) -> tuple[int, bytes]:
+    """Run a program whose output a person watches; return its exit status and all that it has written."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(call, env=environment, stderr=theirs, stdout=theirs) as process:
         os.close(theirs)
@@ -254,7 +249,18 @@ def test_colours_are_for_terminals_that_want_them(call: list[str], no_color: str
         except OSError:  # how Linux says that the other end has closed
             pass
     os.close(ours)
-    assert process.returncode == 1
+    return process.returncode, said
+
+
+@pytest.mark.parametrize(
+    "call", [[*PROGRAM, "policy", "test", "nowhere.toml"], [sys.executable, "-c", FAILING_TURN]], ids=["end", "turn"]
+)
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colours_are_for_terminals_that_want_them(call: list[str], no_color: str, coloured: bool) -> None:
+    """A terminal gets an error in red, unless NO_COLOR is set; a pipe never does."""
+    environment = os.environ | {"NO_COLOR": no_color, "TERM": "xterm-256color"}
+    status, said = in_terminal(call, environment)
+    assert status == 1
     assert (b"\x1b[31m" in said) is coloured
     piped = subprocess.run(call, env=environment, capture_output=True, check=False)
     assert b"\x1b[" not in piped.stderr
@@ -296,3 +302,22 @@ def test_a_table_never_cuts_names(run: Run, tmp_path: Path, monkeypatch: pytest.
     assert record.id in printed
     assert "…" not in printed
     assert printed.count("z") == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ("threads list --db sqlite:///threads.sqlite", "reading the threads"),
+        ("archive search word -n n", "asking the archive"),
+        ("forget -n n --query word --db memory://", "erasing"),
+        ("agent coding --db oracle://host --script text.txt", "loading the model"),
+    ],
+)
+def test_a_person_sees_that_something_goes_on(run: Run, tmp_path: Path, arguments: str, what: str) -> None:
+    """What takes more than a second says so before its first result, in a terminal only."""
+    with open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite"):
+        pass
+    call = [*PROGRAM, *shlex.split(arguments)]
+    said = in_terminal(call, os.environ | {"TERM": "xterm-256color"})[1]
+    assert f"{what} …".encode() in said
+    assert what not in run(*shlex.split(arguments))[2]
