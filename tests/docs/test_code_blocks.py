@@ -1,6 +1,7 @@
 """Run the code blocks of the READMEs and of docs/; where one cannot run, check the names it uses."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,10 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from typer.testing import CliRunner
+
+from deltamem_agents.cli import app
+from deltamem_agents.settings import Settings, use_settings_file
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
@@ -58,8 +63,44 @@ def pages_with_programs(*, run: bool) -> list[object]:
 
 
 def test_every_block_has_a_language_that_is_checked() -> None:
-    """A block is Python, a swap of lines, shell commands, or text that is not run."""
-    assert {block.language for block in EVERY_BLOCK} <= {"python", "diff", "sh", "text"}
+    """A block is Python, a swap of lines, shell commands, a file, or text: formulas, drawings and what is printed."""
+    assert {block.language for block in EVERY_BLOCK} <= {"python", "diff", "sh", "toml", "json", "text"}
+
+
+def is_program(text: str) -> bool:
+    """Say whether a text is Python that does something, and not a formula that happens to read like it."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return False
+    return any(isinstance(node, ast.Import | ast.ImportFrom | ast.Call) for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.place) for block in EVERY_BLOCK if block.language == "text"]
+)
+def test_what_could_be_checked_is_no_text(block: Block) -> None:
+    """Python, TOML, JSON or a call of `deltamem` is marked as what it is, so that it is tried."""
+    assert not is_program(block.text)
+    assert not block.text.startswith(("{", "[[", "deltamem ", "# deltamem.toml"))
+
+
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=block.place) for block in EVERY_BLOCK if block.language in {"toml", "json"}]
+)
+def test_a_file_that_a_page_shows_can_be_read(block: Block, tmp_path: Path) -> None:
+    """JSON is read, TOML is taken as policies whose examples hold, or else as settings."""
+    if block.language == "json":
+        assert json.loads(block.text)
+        return
+    file = tmp_path / "file.toml"
+    file.write_text(block.text, encoding="utf-8")
+    if "policy" in tomllib.loads(block.text):
+        done = CliRunner().invoke(app, ["policy", "test", str(file)])
+        assert done.exit_code == 0, done.output
+    else:
+        with use_settings_file(file):
+            assert Settings().model_fields_set
 
 
 @pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
@@ -104,8 +145,6 @@ def check_make(words: list[str]) -> None:
 
 
 def check_deltamem(words: list[str]) -> None:
-    from deltamem_agents.cli import app
-
     command = typer.main.get_command(app)
     context = typer.Context(command)
     while words and hasattr(command, "get_command") and (inner := command.get_command(context, words[0])):
@@ -154,6 +193,7 @@ CHECKS = {
     "export": check_nothing,
     "source": check_nothing,
     "git": check_nothing,
+    "openssl": check_nothing,
     "cd": check_nothing,
     "createdb": check_nothing,
 }
