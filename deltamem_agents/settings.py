@@ -108,6 +108,6 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{settings_file()} has an unknown key {name!r}; known are {', '.join(sorted(Settings.model_fields))}"
     variable = f"DELTAMEM_{name.upper()}"
-    given = variable if variable in os.environ else settings_file()
+    given = variable if variable in os.environ else settings_file() or "its option"
     shown = "" if name == "aes_key" else f", got {problem['input']!r}"
     return f"the setting {name}, given by {given}, cannot work: {problem['msg']}{shown}"

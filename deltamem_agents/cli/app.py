@@ -12,7 +12,7 @@ from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
 from deltamem_agents.cli.forget import forget
-from deltamem_agents.cli.options import Adapter, Database, Device, Model, Thread
+from deltamem_agents.cli.options import Adapter, Database, Device, Dtype, Model, Revision, Thread, WindowTokens
 from deltamem_agents.cli.policy_group import policies
 from deltamem_agents.cli.progress import errors_as_lines, working
 from deltamem_agents.cli.quarantine import archive
@@ -66,17 +66,21 @@ def chat(
     thread: Thread = "default",
     model: Model = None,
     adapter: Adapter = None,
+    revision: Revision = None,
     device: Device = None,
+    dtype: Dtype = None,
+    window_tokens: WindowTokens = None,
     db: Database = None,
 ) -> None:
     """Talk to an agent; Ctrl-C stops a reply, Ctrl-D ends the program.
 
-    Options that are left out are taken from DELTAMEM_MODEL, DELTAMEM_ADAPTER, DELTAMEM_DEVICE and DELTAMEM_DB.
+    Options that are left out are taken from DELTAMEM_* and the settings file.
     """
     with working("loading"):
         from deltamem_agents.cli.chat import run_chat
 
-    run_chat(thread=thread, model=model, adapter=adapter, device=device, db=db)
+    chosen = {"model": model, "adapter": adapter, "revision": revision, "device": device, "dtype": dtype}
+    run_chat(thread=thread, db=db, window_tokens=window_tokens, **chosen)
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from deltamem_agents.settings import Settings
 __all__ = ["run_chat", "status_line"]
 
 
-def run_chat(*, thread: str, model: str | None, adapter: str | None, device: str | None, db: str | None) -> None:
+def run_chat(*, thread: str, db: str | None, **model_options: Any) -> None:
     """Read lines from stdin and stream replies to stdout until the input ends.
 
-    What is None comes from the settings. Raises DeltaMemError if model, adapter or database cannot be opened; an error
-    of one turn is printed, and the talk goes on.
+    model_options: as `open_model` takes them. What is None comes from the settings. Raises DeltaMemError if model,
+    adapter or database cannot be opened; an error of one turn is printed, and the talk goes on.
     """
     settings = Settings()
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
@@ -34,7 +34,7 @@ def run_chat(*, thread: str, model: str | None, adapter: str | None, device: str
         saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
         try:
             # Loaded here, so that what cannot be loaded ends the program instead of the first turn.
-            chat_model = open_model(model, adapter, device)
+            chat_model = open_model(**model_options)
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
             _converse(_Talk(agent, thread), runner)
         finally:

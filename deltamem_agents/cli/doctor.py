@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import typer
 
+from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index
 from deltamem_agents.cli.options import Adapter, AsJson, Database, Device, Model, settings_now
 from deltamem_agents.cli.progress import working
 
@@ -18,6 +19,9 @@ def doctor(
     adapter: Adapter = None,
     device: Device = None,
     db: Database = None,
+    archive_db: ArchiveDatabase = None,
+    index: Index = None,
+    embeddings: Embeddings = None,
     as_json: AsJson = False,
 ) -> None:
     """Check versions, device, memory, databases and embeddings, and test the memory; status 1 if something failed."""
@@ -26,7 +30,8 @@ def doctor(
 
     from deltamem_agents.cli.diagnosis import diagnose
 
-    settings = settings_now(model=model, adapter=adapter, device=device, db=db)
+    archive = {"archive_db": archive_db, "archive_index": index, "archive_embeddings": embeddings}
+    settings = settings_now(model=model, adapter=adapter, device=device, db=db, **archive)
     findings, checks = [], diagnose(settings)
     console = Console()
     while True:

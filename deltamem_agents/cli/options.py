@@ -17,8 +17,11 @@ __all__ = [
     "AsJson",
     "Database",
     "Device",
+    "Dtype",
     "Model",
+    "Revision",
     "Thread",
+    "WindowTokens",
     "archive_url",
     "chat_model",
     "labels",
@@ -32,6 +35,17 @@ Adapter = Annotated[str | None, typer.Option(help="Path or hub name of the backb
 Device = Annotated[
     str | None,
     typer.Option(help="Where the model runs, such as cuda.", show_default="DELTAMEM_DEVICE, or cpu"),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the backbone.", show_default="DELTAMEM_REVISION, or none")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="float32, bfloat16 or float16.", show_default="DELTAMEM_DTYPE, or the checkpoint's own"),
+]
+WindowTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="Size of the window.", show_default="DELTAMEM_WINDOW_TOKENS, or the model's default"),
 ]
 Database = Annotated[
     str | None,

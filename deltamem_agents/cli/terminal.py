@@ -3,6 +3,7 @@
 import sys
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -18,9 +19,14 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a
 _PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji
 
 
-def open_model(model: str | None = None, adapter: str | None = None, device: str | None = None) -> ChatDeltaMem:
-    """Return the chat model that options and settings name, loaded; raises DeltaMemError if it cannot be."""
-    settings = settings_now(model=model, adapter=adapter, device=device)
+def open_model(
+    model: str | None = None, adapter: str | None = None, device: str | None = None, **others: Any
+) -> ChatDeltaMem:
+    """Return the chat model that options and settings name, loaded; raises DeltaMemError if it cannot be.
+
+    others: settings by their names, such as window_tokens; None is one that was not given.
+    """
+    settings = settings_now(model=model, adapter=adapter, device=device, **others)
     with working("loading the model"):
         if settings.model is None:
             quiet_loading()

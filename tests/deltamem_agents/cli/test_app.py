@@ -129,6 +129,8 @@ def test_a_wrong_call_is_status_2_and_names_what_is_wrong(run: Run, arguments: s
         ("chat --db sqlite:///noise.bin", "not a database"),
         ("chat --db memory:// --adapter nowhere", "nowhere"),
         ("chat --db memory:// --device gpu", "gpu"),
+        ("chat --db memory:// --dtype float8", "dtype, given by its option"),
+        ("chat --db memory:// --window-tokens 1", "window_tokens"),
         ("chat --db memory:// --device cuda:99", "cuda:99"),
         ("chat --db memory:// --model empty --adapter empty", "empty"),
         ("eval retrieval --dataset text.txt", "text.txt"),

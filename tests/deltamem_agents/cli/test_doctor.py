@@ -55,6 +55,14 @@ def test_a_fresh_installation_is_healthy_and_nothing_is_made(
     assert [line.split()[1] for line in lines if line[0] in "✓!"] == CHECKS
 
 
+def test_the_archive_to_check_can_be_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag names the archive's database, as on other commands."""
+    assert run(monkeypatch, "--archive-db", "oracle://host") == 1
+    assert "oracle" in capsys.readouterr().out
+
+
 def test_the_memory_really_answers() -> None:
     """The self-test asks the bundled model for facts that have left its prompt, and most come back."""
     result = run_self_test()
