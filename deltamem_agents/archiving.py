@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 
 from langchain_core.messages import AIMessage, BaseMessage
 from sqlalchemy.exc import SQLAlchemyError
@@ -73,7 +73,8 @@ class ArchiveWriter:
         if not fresh:
             return
         place, said = current_place(), datetime.now(UTC)
-        self._hand_over(partial(self._write, namespace, messages, fresh, place, thread, said), given_up)
+        # No partial: the log names what is tried again, and a partial's name has its arguments, which are texts.
+        self._hand_over(lambda: self._write(namespace, messages, fresh, place, thread, said), given_up)
 
     def log(self, namespace: Namespace, events: Sequence[AuditEvent]) -> None:
         """Take entries of the audit log about what changes nothing in the record, and return at once."""
