@@ -18,7 +18,9 @@ Vectors = NDArray[np.float32]
 # How many neighbours are looked at: more than Chroma's default of 100, for small spaces to be searched exactly.
 _SEARCH_WIDTH = 200
 _PAGE = 5_000
-_SAMPLES = 16  # vectors of a collection that are read when it is opened: a file that was cut short lacks some of them
+# Of a collection that is opened so many vectors are read, or one in so many of a small one, which may have thousands
+# like it: a file that was cut short lacks some of them.
+_SAMPLES, _APART = 16, 100
 
 
 def open_client(folder: str) -> ClientAPI:
@@ -48,7 +50,7 @@ class ChromaIndex:
         """Count and query every collection, and read some of it from end to end; raises whatever Chroma raises."""
         for collection in self._client.list_collections():
             if collection.name.startswith(self._prefix) and (count := collection.count()):
-                for place in range(0, count, -(-count // _SAMPLES)):
+                for place in range(0, count, max(_APART, -(-count // _SAMPLES))):
                     some = collection.get(limit=1, offset=place, include=["embeddings"])["embeddings"]
                 collection.query(query_embeddings=some, n_results=1)
 

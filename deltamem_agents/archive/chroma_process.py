@@ -36,8 +36,8 @@ _READY = -1
 class ChromaProcess:
     """Ask a process that has a Chroma folder open; the methods are those of ChromaIndex, from any thread.
 
-    What the process raises becomes a VectorIndexError. It is ended if it does not answer for two minutes; after its end
-    every method raises IndexBrokenError.
+    What the process raises becomes a VectorIndexError. It is ended if it does not answer for two minutes, but
+    for `ids`; after its end every method raises IndexBrokenError.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class ChromaProcess:
 
     def ids(self, space: int) -> set[str]:
         """Return the ids of all vectors of a space."""
-        found: set[str] = self._ask("ids", space)
+        found: set[str] = self._ask("ids", space, bounded=False)  # it reads every vector, however many there are
         return found
 
     def spaces(self) -> set[int]:
@@ -128,7 +128,7 @@ class ChromaProcess:
             self.close()
             raise
 
-    def _ask(self, method: str, *arguments: object) -> Any:
+    def _ask(self, method: str, *arguments: object, bounded: bool = True) -> Any:
         answer: Future[Any] = Future()
         with self._lock:
             if self._fault is not None:
@@ -138,7 +138,7 @@ class ChromaProcess:
             with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so to everyone who waits
                 _write(self._requests, (number, method, arguments))
         try:
-            return answer.result(_PATIENCE_SECONDS)
+            return answer.result(_PATIENCE_SECONDS if bounded else None)
         except TimeoutError:
             self._process.kill()
             late = f"Chroma did not answer `{method}` within {_PATIENCE_SECONDS} seconds and was ended"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deltamem_agents.cli.options import Adapter, AsJson, Device, Model
+from deltamem_agents.cli.options import Adapter, AsJson, Device, Model, Revision
 
 __all__ = ["evaluation"]
 
@@ -18,7 +18,6 @@ Mode = Annotated[
     Literal["tsw", "ssw", "msw"] | None,
     typer.Option(help="Adapter of the bundled model, in place of --model and --adapter.", show_default="msw"),
 ]
-Revision = Annotated[str | None, typer.Option(help="Version of --model on the hub.")]
 Threads = Annotated[int, typer.Option(min=2, help="Conversations to measure.")]
 Seed = Annotated[int, typer.Option(help="Seed of the generated conversations.")]
 WithArchive = Annotated[bool, typer.Option("--archive", help="Ask with an archive of each conversation as well.")]

@@ -36,8 +36,8 @@ class RecallOptions:
     """Set what is measured: facts a thread, unrelated tokens behind them, and how many threads are averaged.
 
     updates: every fact is changed later, and the newest value is asked for. seed draws the conversations. archive: ask
-    with an archive of the thread as well; adds the figures "archive only" and "hybrid". model,
-    adapter, revision, device: as ChatDeltaMem takes them.
+    with an archive of the thread as well; adds the figures "archive only" and "hybrid". model, adapter,
+    revision, device: as ChatDeltaMem takes them.
     """
 
     facts: int = 4

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
@@ -15,14 +15,13 @@ from deltamem_agents.forgetting.packed import Extension, fields_of, message_key
 from deltamem_agents.forgetting.rows import CheckpointRows, Stored
 from deltamem_agents.memory_cell import MEMORY_KEY
 from deltamem_agents.messages import to_entries
+from deltamem_agents.working_memory import MAGIC
 
 __all__ = ["Absorb", "Item", "Outcome", "Replay", "items_of", "memory_channels", "message_channel"]
 
 Absorb = Callable[[Sequence[BaseMessage], bytes | None, Mapping[bytes, Kept]], bytes | None]
 """Return the memory after a model call with these messages, this memory, and what policies decided about messages;
 nothing is answered."""
-
-_MAGIC: Final = b"DELTAMWM"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ def message_channel(stored: Sequence[Stored]) -> str:
 
 def memory_channels(stored: Sequence[Stored]) -> list[str]:
     """Return the channels that hold working memories."""
-    return sorted({n for one in stored for n, v in one.values.items() if isinstance(v, bytes) and v.startswith(_MAGIC)})
+    return sorted({n for one in stored for n, v in one.values.items() if isinstance(v, bytes) and v.startswith(MAGIC)})
 
 
 def items_of(rows: CheckpointRows, value: Any, known: dict[bytes, Item]) -> list[Item]:

@@ -16,18 +16,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the lib
 MakeFrozen = Callable[..., PreTrainedModel]
 ALL_HEADS = DeltaMemConfig(rank=4, delta_heads=("q", "k", "v", "o"))
 IDS = torch.arange(3, 15)[None]
+APART = "`make test` runs this file by itself, with torchao and bitsandbytes on the path"
 
 
 def _int8(model: PreTrainedModel) -> PreTrainedModel:
     """Quantise with torchao: weights of 8 bits, as tensors that only look like floats."""
-    torchao: ModuleType = pytest.importorskip("torchao.quantization")
+    torchao: ModuleType = pytest.importorskip("torchao.quantization", reason=APART)
     torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
     return model
 
 
 def _nf4(model: PreTrainedModel) -> PreTrainedModel:
     """Put bitsandbytes' 4-bit layers in place of every projection; their weight is a column of packed bytes."""
-    layers: ModuleType = pytest.importorskip("bitsandbytes").nn
+    layers: ModuleType = pytest.importorskip("bitsandbytes", reason=APART).nn
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear) and name.endswith("_proj"):

@@ -11,7 +11,7 @@ import torch
 
 from backbone.ops.delta_rule import delta_rule, has_triton
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="Triton has wheels for Linux on x86-64 only")
 
 
 @pytest.fixture(scope="module")
