@@ -45,7 +45,7 @@ def make_plan(
 ) -> Plan:
     """Return what goes from every tier; nothing is changed yet.
 
-    rows: the checkpoints, None where no checkpointer was given. rolled: what a rollback has removed from them already.
+    rows: the checkpoints, None where no checkpointer was given. rolled: what a rollback takes from them.
     """
     draft = _asked(engine, rows, policy, wanted, rolled)
     if rolled is not None:
