@@ -9,7 +9,7 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from deltamem_agents.forgetting.packed import Codec, Extension
-from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write
+from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write, configured
 
 __all__ = ["MemoryRows", "Reversioned", "reversioned"]
 
@@ -77,9 +77,9 @@ class MemoryRows:
                     Write((space, name, key), channel, self._codec.read(value))
                     for key, (_, channel, value, _) in stored.items()
                 )
-                about = dict(self._codec.read(metadata))
-                source = about.pop("source", "")
-                found.append(Stored(space, name, parent, source, values, versions, writes, body, about))
+                about = self._codec.read(metadata)
+                source, given = about.get("source", ""), configured(about)
+                found.append(Stored(space, name, parent, source, values, versions, writes, body, given))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:
@@ -99,6 +99,11 @@ class MemoryRows:
             changed = self._codec.write({**body, "channel_versions": {**body["channel_versions"], **versions}})
             self._saver.storage[thread][space][name] = (changed, metadata, parent)
         for (space, name), change in changes.items():
+            if change.unsaid:
+                changed, metadata, parent = self._saver.storage[thread][space][name]
+                about = self._codec.read(metadata)
+                kept = self._codec.write({key: value for key, value in about.items() if key not in change.unsaid})
+                self._saver.storage[thread][space][name] = (changed, kept, parent)
             stored = self._saver.writes[thread, space, name] if change.writes else {}
             for (_, _, key), value in change.writes.items():
                 if value is DROPPED:
@@ -148,10 +153,14 @@ class MemoryRows:
         return []
 
     def blobs(self, without: Collection[str] = ()) -> list[bytes]:
-        """Return the bytes of every stored value but for those of some threads."""
+        """Return the bytes of every stored value and of all metadata, but for those of some threads."""
         blobs = [blob for key, blob in self._saver.blobs.items() if key[0] not in without]
         kept = [stored for key, stored in self._saver.writes.items() if key[0] not in without]
-        return [data for _, data in (*blobs, *(value for stored in kept for _, _, value, _ in stored.values()))]
+        spaces = [
+            space for thread, found in self._saver.storage.items() if thread not in without for space in found.values()
+        ]
+        about = [metadata for space in spaces for _, metadata, _ in space.values()]
+        return [data for _, data in (*blobs, *about, *(value for stored in kept for _, _, value, _ in stored.values()))]
 
     def message(self, extension: Extension) -> BaseMessage:
         """Make the message that an extension holds."""

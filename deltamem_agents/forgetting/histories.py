@@ -20,7 +20,7 @@ from deltamem_agents.forgetting.replay import (
     message_channel,
 )
 from deltamem_agents.forgetting.rows import DROPPED, Change, CheckpointRows, Moved, Stored, Write
-from deltamem_agents.forgetting.said import Said
+from deltamem_agents.forgetting.said import Said, traces
 from deltamem_agents.forgetting.scrub import Scrubber
 
 __all__ = ["ThreadReport", "erase_from_thread", "messages_of", "remaining", "thread_messages", "whole_units"]
@@ -97,8 +97,9 @@ def erase_from_thread(
     for _ in range(_ATTEMPTS):
         seen = rows.load(thread)
         found = Said(rows, seen).messages
-        versions = [version.message for name in found.keys() & gone for version in found[name]]
-        scrub = Scrubber(frozenset(gone), versions, frozenset(digests))
+        versions = [version for name in found.keys() & gone for version in found[name]]
+        quotable = {text for version in versions for text in traces(version.fields)}
+        scrub = Scrubber(frozenset(gone), [one.message for one in versions], frozenset(digests), quotable)
         changes: dict[tuple[str, str], Change] = {}
         reports = []
         for stored in _spaces(seen):
@@ -143,7 +144,7 @@ def _erased(
     moved = any(
         outcomes[one.id].memory != replay.memory(one, items) for one, items in zip(stored, transcripts, strict=True)
     )
-    kept = {address: change for address, change in changes.items() if change.values or change.writes}
+    kept = {address: change for address, change in changes.items() if change}
     return kept, replay if moved else None
 
 
@@ -165,6 +166,7 @@ class _Rewriter:
         return Change(
             {name: value for name, value in values.items() if value != one.values.get(name, DROPPED)},
             {key: value for key, value in writes.items() if value != old[key]},
+            self.scrub.unsaid(one.metadata),
         )
 
     def _value(self, name: str, value: Any, outcome: Outcome) -> Any:

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from deltamem_agents.forgetting.blob_rows import reversioned
 from deltamem_agents.forgetting.packed import Codec, Extension
-from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write
+from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write, configured
 
 __all__ = ["PostgresRows"]
 
@@ -75,10 +75,9 @@ class PostgresRows:
             # A blob comes before what stands in the row, which for a snapshot of a DeltaChannel only says that it is.
             values = dict(body.get("channel_values") or {})
             values |= {c: blobs[space, c, str(v)] for c, v in versions.items() if (space, c, str(v)) in blobs}
-            about = dict(row["metadata"])
-            source, written = about.pop("source", ""), tuple(writes[space, name])
-            parent = row["parent_checkpoint_id"]
-            found.append(Stored(space, name, parent, source, values, versions, written, body, about))
+            source, given = row["metadata"].get("source", ""), configured(row["metadata"])
+            parent, written = row["parent_checkpoint_id"], tuple(writes[space, name])
+            found.append(Stored(space, name, parent, source, values, versions, written, body, given))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:
@@ -99,9 +98,12 @@ class PostgresRows:
                 if body != one.body:
                     statement = f"UPDATE checkpoints SET checkpoint = %s WHERE {_ONE}"  # noqa: S608 - constant text
                     connection.execute(statement, (Jsonb(body), thread, *address))
-            for change in changes.values():
+            for address, change in changes.items():
                 for key, value in change.writes.items():
                     self._put_write(connection, (thread, *key), value)
+                if change.unsaid:
+                    unsay = f"UPDATE checkpoints SET metadata = metadata - %s::text[] WHERE {_ONE}"  # noqa: S608
+                    connection.execute(unsay, (list(change.unsaid), thread, *address))
             connection.execute(_UNUSED, {"thread": thread})
 
     def _put_blob(self, connection: Connection[Any], key: tuple[str, ...], value: Any) -> None:
@@ -165,15 +167,19 @@ class PostgresRows:
         return ["the files of the checkpoints' Postgres server"]
 
     def blobs(self, without: Collection[str] = ()) -> list[bytes]:
-        """Return the bytes of every stored value but for those of some threads."""
-        others = "blob IS NOT NULL AND NOT thread_id = ANY(%s)"
+        """Return the bytes of every stored value and of all metadata, but for those of some threads."""
+        others = "NOT thread_id = ANY(%s)"
         with self._connection() as connection:
             rows = [
                 row
-                for table in ("checkpoint_blobs", "checkpoint_writes")
-                for row in connection.execute(f"SELECT blob FROM {table} WHERE {others}", (list(without),))  # noqa: S608
+                for table, column in (
+                    ("checkpoint_blobs", "blob"),
+                    ("checkpoint_writes", "blob"),
+                    ("checkpoints", "convert_to(metadata::text, 'UTF8') AS blob"),
+                )
+                for row in connection.execute(f"SELECT {column} FROM {table} WHERE {others}", (list(without),))  # noqa: S608
             ]
-        return [bytes(row["blob"]) for row in rows]
+        return [bytes(row["blob"]) for row in rows if row["blob"] is not None]
 
     def message(self, extension: Extension) -> BaseMessage:
         """Make the message that an extension holds."""

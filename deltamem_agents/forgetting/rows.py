@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.base import CheckpointMetadata
 
 from deltamem_agents.forgetting.packed import Extension
 
-__all__ = ["DROPPED", "Change", "CheckpointRows", "Moved", "Stored", "Write"]
+__all__ = ["DROPPED", "Change", "CheckpointRows", "Moved", "Stored", "Write", "configured"]
 
 DROPPED: Final = object()
 """Stands for a value that is to be removed."""
+
+
+_OWN: Final = frozenset(CheckpointMetadata.__annotations__) - {"run_id"}  # a run's id can be a caller's
+
+
+def configured(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a checkpoint's metadata a run was configured with."""
+    return {name: value for name, value in metadata.items() if name not in _OWN}
 
 
 class Moved(Exception):  # noqa: N818 - no error: the caller begins again
@@ -32,7 +41,7 @@ class Write:
 class Stored:
     """Hold one checkpoint. source: what made it (input, loop, update, fork). versions: of its channels.
 
-    metadata: what else is kept about it, such as what the run was configured with.
+    metadata: what the run was configured with, by name; what else LangGraph keeps there is numbers and ids of its own.
     """
 
     space: str
@@ -48,10 +57,18 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Hold what a checkpoint and the writes after it are to hold from now on; DROPPED removes a value or a write."""
+    """Hold what a checkpoint and the writes after it are to hold from now on; DROPPED removes a value or a write.
+
+    unsaid: names of entries of its metadata that go.
+    """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     writes: Mapping[tuple[Any, ...], Any] = field(default_factory=dict)
+    unsaid: Collection[str] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether anything changes."""
+        return bool(self.values or self.writes or self.unsaid)
 
 
 class CheckpointRows(Protocol):
@@ -86,7 +103,7 @@ class CheckpointRows(Protocol):
         """Return the files of the database, as far as they are on this machine."""
 
     def blobs(self, without: Collection[str] = ()) -> list[bytes]:
-        """Return the bytes of every stored value but for those of some threads."""
+        """Return the bytes of every stored value and of all metadata, but for those of some threads."""
 
     def message(self, extension: Extension) -> BaseMessage:
         """Make the message that an extension holds."""

@@ -15,13 +15,25 @@ from deltamem_agents.memory_cell import MEMORY_KEY
 from deltamem_agents.messages import RECALLED_KEY
 from deltamem_agents.working_memory import MAGIC
 
-__all__ = ["TELLING", "Said", "Version", "digest_of", "leaves", "said_by", "spoken", "texts_of", "traces"]
+__all__ = [
+    "TELLING",
+    "Said",
+    "Version",
+    "digest_of",
+    "leaves",
+    "metadata_texts",
+    "said_by",
+    "spoken",
+    "texts_of",
+    "traces",
+]
 
 TELLING: Final = 24
 """Characters of an argument that is looked for; a shorter one, such as a file's name, may stand for anything."""
 
 _UNSPOKEN: Final = {"type", MEMORY_KEY, RECALLED_KEY}
 _START = "__start__"  # LangGraph's channel for a graph's input
+_METADATA: Final = "metadata"
 
 
 def digest_of(value: str | bytes) -> str:
@@ -75,6 +87,11 @@ def leaves(value: Any) -> Iterator[str]:
         yield str(value)
 
 
+def metadata_texts(name: str, value: Any) -> list[str]:
+    """Return what an entry of a checkpoint's metadata says, with a name that is data, not the name of a field."""
+    return [*([] if name.isidentifier() else [name]), *leaves(value)]
+
+
 def _told(fields: Mapping[str, Any]) -> Iterator[str]:
     calls = [*(fields.get("tool_calls") or ()), *(fields.get("invalid_tool_calls") or ())]
     yield from leaves([call["args"] for call in calls])
@@ -120,7 +137,8 @@ class Said:
     """Gather what checkpoints of one thread say.
 
     messages: every version of each message, the newest last, by id; by its bytes where it has none. texts: every other
-    text and value of bytes, with the channels it is in. closed: what cannot be rewritten, by where it stands.
+    text and value of bytes, with the channels it is in, or "metadata". closed: what cannot be rewritten, by where it
+    stands.
     """
 
     def __init__(self, rows: CheckpointRows, checkpoints: Iterable[Stored]) -> None:
@@ -134,13 +152,15 @@ class Said:
         for one in checkpoints:
             for channel, value in (*one.values.items(), *((write.channel, write.value) for write in one.writes)):
                 self._walk(channel, value)
-            self.closed["the metadata of its checkpoints"] += leaves(one.metadata)
+            for name, value in one.metadata.items():
+                for text in metadata_texts(name, value):
+                    self.texts[text].add(_METADATA)
         self._join()
 
     def inputs(self, channel: str) -> Iterator[bytes]:
-        """Yield what was given to the graph as messages that are no objects, and to the channel of its messages."""
+        """Yield what was given to the graph: as messages that are no objects, to their channel, and as metadata."""
         for text, channels in self.texts.items():
-            if channels & {channel, _START}:
+            if channels & {channel, _START, _METADATA}:
                 yield text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
 
     def remaining(self, gone: Collection[str]) -> Iterator[bytes]:

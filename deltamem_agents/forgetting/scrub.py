@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from deltamem_agents.forgetting.fingerprints import SHORTEST
 from deltamem_agents.forgetting.packed import Extension, fields_of, held_by, message_key, with_fields, with_held
-from deltamem_agents.forgetting.said import digest_of, said_by, texts_of
+from deltamem_agents.forgetting.said import TELLING, digest_of, metadata_texts, said_by, texts_of
 from deltamem_agents.memory_cell import MEMORY_KEY
 
 __all__ = ["Scrubber"]
@@ -22,28 +22,48 @@ class Scrubber:
     """Remove messages by id, inputs without an id by what they say, and tasks by the tool call that they carry out.
 
     ids: of the messages that go. messages: those of them that are known. digests: SHA-256 of other texts that go, which
-    leave nothing in their place but an empty text. carried: for replies that carry the working memory, what they carry
-    instead; None takes it off.
+    leave nothing in their place but an empty text. quotable: what messages that go say, which no metadata is to quote.
+    carried: for replies that carry the working memory, what they carry instead; None takes it off.
     """
 
     ids: Collection[str]
     messages: Sequence[BaseMessage]
     digests: Collection[str] = ()
+    quotable: Collection[str] = ()
     carried: Mapping[str, bytes | None] = field(default_factory=dict)
     _known: dict[bytes, Any] = field(default_factory=dict, init=False)
+    _quoting: dict[str, bool] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._said = {said_by(message.content) for message in self.messages} - {""}
         texts = {text for message in self.messages for text in (message.text, *texts_of(message.content))}
         # A short word may stand anywhere for anything.
-        self._texts = {text for text in texts if len(text.encode("utf-8", "surrogatepass")) >= SHORTEST}
+        self._texts = {text for text in texts if len(_encoded(text)) >= SHORTEST}
         replies = [message for message in self.messages if isinstance(message, AIMessage)]
         self._calls = {call["id"] for reply in replies for call in reply.tool_calls} - {None}
+        self._quotable = [text for text in map(_encoded, self.quotable) if len(text) >= SHORTEST]
+        self._together = b"\0".join(self._quotable)
 
     def __call__(self, value: Any) -> Any:
         """Return the value without the messages; None where nothing is left of it."""
         cleaned = self._clean(value)
         return None if cleaned is _GONE else cleaned
+
+    def unsaid(self, metadata: Mapping[str, Any]) -> list[str]:
+        """Return the names of a checkpoint's metadata that go: they say, or quote, what goes."""
+        return [
+            name for name, value in metadata.items()
+            if any(map(self._quotes, metadata_texts(name, value)))
+        ]  # fmt: skip
+
+    def _quotes(self, text: str) -> bool:
+        """Tell whether a text of metadata goes; part of a message is what a thread's title may be."""
+        if text not in self._quoting:
+            data = _encoded(text)
+            windows = (data[at : at + TELLING] for at in range(len(data) - TELLING + 1))
+            quoted = any(whole in data for whole in self._quotable) or any(part in self._together for part in windows)
+            self._quoting[text] = quoted or self._goes(text)
+        return self._quoting[text]
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, Extension):
@@ -111,6 +131,10 @@ class Scrubber:
         if memory is not None:
             metadata[MEMORY_KEY] = base64.b64encode(memory).decode("ascii")
         return with_fields(value, {**fields, "response_metadata": metadata})
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _is_content(value: Sequence[Any]) -> bool:

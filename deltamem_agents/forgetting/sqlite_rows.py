@@ -12,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from deltamem_agents.forgetting.packed import ENCRYPTED, Codec, Extension
-from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write
+from deltamem_agents.forgetting.rows import DROPPED, Change, Moved, Stored, Write, configured
 
 __all__ = ["SqliteRows"]
 
@@ -62,9 +62,10 @@ class SqliteRows:
         for space, name, parent, kind, checkpoint, metadata in self._rows(_CHECKPOINTS, thread):
             body = self._codec.read((kind, checkpoint))
             about = json.loads(metadata)
-            source = about.pop("source", "")
             values, versions = body["channel_values"], body["channel_versions"]
-            found.append(Stored(space, name, parent, source, values, versions, tuple(writes[space, name]), body, about))
+            written, given = tuple(writes[space, name]), configured(about)
+            source = about.get("source", "")
+            found.append(Stored(space, name, parent, source, values, versions, written, body, given))
         return found
 
     def save(self, thread: str, seen: Sequence[Stored], changes: Mapping[tuple[str, str], Change]) -> None:
@@ -84,6 +85,14 @@ class SqliteRows:
                     connection.execute(statement, (kind, data, thread, *address))
                 for key, value in change.writes.items():
                     self._write(connection, (thread, *key), value)
+                if change.unsaid:
+                    self._unsay(connection, (thread, *address), change.unsaid)
+
+    def _unsay(self, connection: sqlite3.Connection, key: tuple[str, ...], names: Collection[str]) -> None:
+        (metadata,) = connection.execute(f"SELECT metadata FROM checkpoints WHERE {_ONE}", key).fetchone()  # noqa: S608
+        kept = {name: value for name, value in json.loads(metadata).items() if name not in names}
+        data = json.dumps(kept, ensure_ascii=False).encode("utf-8", "ignore")  # as the saver writes it
+        connection.execute(f"UPDATE checkpoints SET metadata = ? WHERE {_ONE}", (data, *key))  # noqa: S608
 
     def _write(self, connection: sqlite3.Connection, key: tuple[Any, ...], value: Any) -> None:
         one = f"{_ONE} AND task_id = ? AND idx = ?"
@@ -133,11 +142,12 @@ class SqliteRows:
         return [ENCRYPTED] if self._codec.encrypted else []
 
     def blobs(self, without: Collection[str] = ()) -> list[bytes]:
-        """Return the bytes of every stored value but for those of some threads."""
+        """Return the bytes of every stored value and of all metadata, but for those of some threads."""
         others = "thread_id NOT IN (SELECT value FROM json_each(?))"
         names = json.dumps(sorted(without))
         rows = [
             *self._rows(f"SELECT checkpoint FROM checkpoints WHERE {others}", names),  # noqa: S608 - constant text
+            *self._rows(f"SELECT metadata FROM checkpoints WHERE {others}", names),  # noqa: S608 - as above
             *self._rows(f"SELECT value FROM writes WHERE {others}", names),  # noqa: S608 - as above
         ]
         return [row[0] for row in rows]

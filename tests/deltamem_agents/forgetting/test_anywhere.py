@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import _messages_delta_reducer
 from langgraph.types import Send
@@ -219,14 +220,62 @@ def test_policies_are_asked_about_texts_of_states(setting: Setting) -> None:
     assert [message.text for message in values(graph)["messages"]] == [f"held: {SECRET}"]
 
 
-def test_what_cannot_be_rewritten_is_named(setting: Setting) -> None:
-    """What a run was configured with is looked into; the receipt is not complete until the thread is gone."""
-    setting.run(Noted, {"messages": []}, user_id="canary@example.org")
-    receipt = setting.forget()
-    assert (receipt.complete, receipt.tiers["checkpoints"].reached) == (False, False)
-    assert "the metadata of its checkpoints of thread 't'" in receipt.tiers["checkpoints"].note
-    assert setting.forget(thread="t").complete
-    assert_gone(setting.folder, "canary")
+LONG = f"{SECRET}, as it does on every morning of the week, and nobody has ever found out how it got in there"
+BY: list[dict[str, Any]] = [{"query": "CANARY"}, {"ids": ["u1"]}, {"ids": ["u1"]}]
+QUOTES = [LONG, f"Chat: {LONG} (2)", f"{LONG[:40]}…"]
+
+
+def metadata(setting: Setting, thread: str = "t") -> list[dict[str, Any]]:
+    """Return what the checkpointer tells of each checkpoint's metadata."""
+    return [dict(one.metadata) for one in setting.saver.list({"configurable": {"thread_id": thread}})]
+
+
+def configured(thread: str = "t", **given: Any) -> Any:
+    return {"configurable": {"thread_id": thread}, "metadata": given}
+
+
+@pytest.mark.parametrize(("title", "what"), list(zip(QUOTES, BY, strict=True)), ids=["whole", "within", "start"])
+def test_what_a_run_was_configured_with_forgets_too(setting: Setting, title: str, what: dict[str, Any]) -> None:
+    """Each checkpoint loses the entry that quotes the message, and no other; the thread goes on."""
+    graph = setting.run(MessagesState, {"messages": [HumanMessage(OTHER, id="u2")]})
+    given = configured(title=title, owner="ann", turn=7, urgent=True)
+    graph.invoke({"messages": [HumanMessage(LONG, id="u1")]}, given)
+    before = metadata(setting)
+    assert title in [one.pop("title", None) for one in before]
+    receipt = setting.forget(**what)
+    assert_erased(setting, receipt)
+    assert_gone(setting.folder, title)
+    assert metadata(setting) == before
+    graph.invoke({"messages": [HumanMessage("on", id="u3")]}, configured(owner="ann"))
+    assert [message.id for message in values(graph)["messages"]] == ["u2", "u3"]
+
+
+def test_metadata_that_says_the_query_goes(setting: Setting) -> None:
+    """By text, number and name; LangGraph's own numbers and ids are not looked into."""
+    graph = setting.run(Noted, {"messages": []}, user_id="canary@example.org")
+    graph.invoke({"messages": []}, configured(cage=4711, **{"canary@example.org": "x", "canary": "y"}))
+    assert setting.forget(query="canary@").complete
+    assert not any({"user_id", "canary@example.org"} & one.keys() for one in metadata(setting))
+    assert [one["canary"] for one in metadata(setting)[:2]] == ["y", "y"]
+    assert setting.forget(query="4711").complete
+    assert not any("cage" in one for one in metadata(setting))
+    before = metadata(setting)
+    assert setting.forget(query="1").digests == ()
+    assert metadata(setting) == before
+
+
+def test_metadata_of_other_threads_is_no_hit(setting: Setting) -> None:
+    """Who else was configured with the same text, here or in another namespace, keeps it, and the scan says so."""
+    graph = setting.run(MessagesState, {"messages": [HumanMessage(SECRET, id="u1")]})
+    for thread, space in (("mine", SPACE), ("theirs", ("acme", "anna"))):
+        graph.invoke({"messages": [HumanMessage(OTHER, id="u2")]}, configured(thread, title=SECRET))
+        with HybridMemory(setting.store, Refusal(), namespace=space, checkpointer=setting.saver) as memory:
+            memory.archive([HumanMessage("anything", id="any")], thread)
+    receipt = setting.forget(ids=["u1"])
+    assert receipt.complete
+    assert receipt.scan is not None
+    assert (receipt.scan.hits, receipt.scan.kept) == (0, int(isinstance(setting.saver, SqliteSaver)))
+    assert all(any("title" in one for one in metadata(setting, thread)) for thread in ("mine", "theirs"))
 
 
 def test_a_value_that_is_no_plain_data_is_named(tmp_path: Path) -> None:
