@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from backbone import ConfigError
-from deltamem_agents.cli.options import Adapter, Database, Device, Model
+from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index
+from deltamem_agents.cli.options import Adapter, Database, Device, Dtype, Model, Revision, WindowTokens
 from deltamem_agents.cli.progress import working
 from deltamem_agents.installing import install_extra
 
@@ -47,13 +48,21 @@ def coding_command(package: str) -> Callable[..., None]:
         thread: Thread = None,
         model: Model = None,
         adapter: Adapter = None,
+        revision: Revision = None,
         device: Device = None,
+        dtype: Dtype = None,
+        window_tokens: WindowTokens = None,
         db: Database = None,
+        archive_db: ArchiveDatabase = None,
+        index: Index = None,
+        embeddings: Embeddings = None,
         script: Script = None,
         as_json: JsonLines = False,
     ) -> None:
         """Work on a project: list, search, read, write (it asks first), run its tests or linter."""
-        chosen = {"model": model, "adapter": adapter, "device": device, "db": db}
+        chosen: dict[str, Any] = {"model": model, "adapter": adapter, "revision": revision, "device": device}
+        chosen |= {"dtype": dtype, "window_tokens": window_tokens, "db": db}
+        chosen |= {"archive_db": archive_db, "archive_index": index, "archive_embeddings": embeddings}
         _run(package, workspace=workspace, allow=allow or (), thread=thread, script=script, as_json=as_json, **chosen)
 
     return coding
@@ -73,13 +82,21 @@ def data_command(package: str) -> Callable[..., None]:
         thread: Thread = None,
         model: Model = None,
         adapter: Adapter = None,
+        revision: Revision = None,
         device: Device = None,
+        dtype: Dtype = None,
+        window_tokens: WindowTokens = None,
         db: Database = None,
+        archive_db: ArchiveDatabase = None,
+        index: Index = None,
+        embeddings: Embeddings = None,
         script: Script = None,
         as_json: JsonLines = False,
     ) -> None:
         """Ask about a table: profile, summarize, filter, aggregate, compare, plot; answers name their assumptions."""
-        chosen = {"model": model, "adapter": adapter, "device": device, "db": db}
+        chosen: dict[str, Any] = {"model": model, "adapter": adapter, "revision": revision, "device": device}
+        chosen |= {"dtype": dtype, "window_tokens": window_tokens, "db": db}
+        chosen |= {"archive_db": archive_db, "archive_index": index, "archive_embeddings": embeddings}
         try:
             _run(package, csv=csv, pictures=pictures, thread=thread, script=script, as_json=as_json, **chosen)
         except ImportError as error:

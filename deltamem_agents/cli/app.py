@@ -12,7 +12,17 @@ from deltamem_agents.cli.bench import bench
 from deltamem_agents.cli.doctor import doctor
 from deltamem_agents.cli.eval_group import evaluation
 from deltamem_agents.cli.forget import forget
-from deltamem_agents.cli.options import Adapter, Database, Device, Dtype, Model, Revision, Thread, WindowTokens
+from deltamem_agents.cli.options import (
+    Adapter,
+    Database,
+    Device,
+    Dtype,
+    Model,
+    Revision,
+    Thread,
+    WindowTokens,
+    settings_now,
+)
 from deltamem_agents.cli.policy_group import policies
 from deltamem_agents.cli.progress import errors_as_lines, working
 from deltamem_agents.cli.quarantine import archive
@@ -80,7 +90,7 @@ def chat(
         from deltamem_agents.cli.chat import run_chat
 
     chosen = {"model": model, "adapter": adapter, "revision": revision, "device": device, "dtype": dtype}
-    run_chat(thread=thread, db=db, window_tokens=window_tokens, **chosen)
+    run_chat(thread, settings_now(db=db, window_tokens=window_tokens, **chosen))
 
 
 def main() -> None:

@@ -20,21 +20,20 @@ from deltamem_agents.settings import Settings
 __all__ = ["run_chat", "status_line"]
 
 
-def run_chat(*, thread: str, db: str | None, **model_options: Any) -> None:
+def run_chat(thread: str, settings: Settings) -> None:
     """Read lines from stdin and stream replies to stdout until the input ends.
 
-    model_options: as `open_model` takes them. What is None comes from the settings. Raises DeltaMemError if model,
-    adapter or database cannot be opened; an error of one turn is printed, and the talk goes on.
+    Raises DeltaMemError if model, adapter or database cannot be opened; an error of one turn is printed, and the talk
+    goes on.
     """
-    settings = Settings()
     # Runner.run turns Ctrl-C into the cancellation of the reply, which stops the decoding, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-        saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
+        saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
         try:
             # Loaded here, so that what cannot be loaded ends the program instead of the first turn.
-            chat_model = open_model(**model_options)
+            chat_model = open_model(settings)
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
             _converse(_Talk(agent, thread), runner)
         finally:

@@ -33,8 +33,6 @@ MakeGraph = Callable[[HybridMemory, BaseCheckpointSaver[Any]], Graph]
 Event = dict[str, Any]
 Show = Callable[[Event], None]
 
-_BUNDLED_RECALL_TOKENS = 128  # a quarter of its window
-
 
 def thread_of(kind: str, path: Path) -> str:
     """Name the thread of a file or folder by its name, and by a digest of where it lies: namesakes stay apart."""
@@ -42,10 +40,9 @@ def thread_of(kind: str, path: Path) -> str:
     return f"{kind}-{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
-def own_files(db: str | None) -> list[Path]:
+def own_files(settings: Settings) -> list[Path]:
     """Return the files and the folder in which `talk` keeps threads, archive and index, for tools to keep out of."""
-    settings = Settings()
-    threads, archive, index = db or settings.db, settings.archive_db.partition("?")[0], settings.archive_index or "://"
+    threads, archive, index = settings.db, settings.archive_db.partition("?")[0], settings.archive_index or "://"
     kept = [url.removeprefix("sqlite:///") for url in (threads, archive) if url.startswith("sqlite:///")]
     return [Path(path) for path in (*kept, *([] if "://" in index else [index]))]
 
@@ -53,25 +50,25 @@ def own_files(db: str | None) -> list[Path]:
 def talk(
     make: MakeGraph,
     model: ChatDeltaMem,
+    settings: Settings,
     *,
     about: str,
     namespace: Namespace,
     thread: str,
-    db: str | None,
     script: Path | None,
     as_json: bool = False,
 ) -> None:
     """Talk to the agent that `make` returns, until the input or the script ends.
 
-    about: what the agent works on, said first. The thread is kept in `db`, what is said in the archive of the settings,
-    under `namespace`. script: a file that is typed instead of a person, a line at a time; empty lines and those that
-    begin with # are skipped. as_json: print an object a line for whatever happens, with its kind.
+    settings: where thread and archive are kept; what is said comes under `namespace`, and a recalled block may take a
+    quarter of the window. about: what the agent works on, said first. script: a file that is typed instead of a person,
+    a line at a time; empty lines and those that begin with # are skipped. as_json: print an object a line for whatever
+    happens, with its kind.
     """
     show = _print_json if as_json else _print_event
     lines = typed() if script is None else _scripted(script, show)
-    settings = Settings()
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-    budget = _BUNDLED_RECALL_TOKENS if model.model is None else 4 * _BUNDLED_RECALL_TOKENS
+    budget = max(1, model.window[0] // 4)
     # Runner.run turns Ctrl-C into the cancellation of the turn, and then raises here.
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -81,7 +78,7 @@ def talk(
             memory = stack.enter_context(
                 HybridMemory(store, default_policy(), namespace=namespace, budget_tokens=budget)
             )
-            saver = runner.run(stack.enter_async_context(open_checkpointer(db or settings.db, aes_key=key)))
+            saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
             show({"kind": "note", "text": about})
             _converse(_Talk(make(memory, saver), thread, lines, show), runner)
         finally:

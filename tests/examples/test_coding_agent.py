@@ -15,6 +15,7 @@ from langgraph.types import Command
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, HybridMemory, open_checkpointer
 from deltamem_agents.cli.talk import talk
+from deltamem_agents.settings import Settings
 from examples.coding_assistant.agent import coding_agent
 from examples.coding_assistant.workspace import Limits, Workspace
 
@@ -121,7 +122,7 @@ def run_talk(root: Path, script: str, model: Any, *, as_json: bool = False) -> N
     file = root.parent / "script.txt"
     file.write_text(script, encoding="utf-8")
     where = {"about": "workspace: project", "namespace": ("coding", "test"), "thread": "t"}
-    talk(make, ChatDeltaMem(), db=None, script=file, as_json=as_json, **where)
+    talk(make, ChatDeltaMem(), Settings(), script=file, as_json=as_json, **where)
 
 
 def test_a_script_is_typed_line_by_line(
@@ -208,9 +209,9 @@ def test_a_script_that_cannot_be_read_is_one_error(root: Path, monkeypatch: pyte
         talk(
             lambda *_: None,  # type: ignore[arg-type,return-value] # never called
             ChatDeltaMem(),
+            Settings(),
             about="",
             namespace=("coding", "test"),
             thread="t",
-            db=None,
             script=root / "missing.txt",
         )

@@ -1,5 +1,6 @@
 """Check that `deltamem agent` finds the examples, in a source tree and in a wheel, and says what is missing."""
 
+import shutil
 import sys
 import tomllib
 from importlib import import_module
@@ -13,6 +14,7 @@ from backbone import ConfigError
 from deltamem_agents.cli.agent import agents
 from deltamem_agents.cli.app import app
 from deltamem_agents.cli.talk import thread_of
+from deltamem_agents.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ("coding_assistant", "data_analyst")
@@ -43,6 +45,63 @@ def test_every_option_is_explained() -> None:
         assert f"Example: deltamem agent {command}" in shown
         for option in ("--model", "--adapter", "--device", "--db", "--script", "--thread", "--json"):
             assert option in shown
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Work in an empty folder, without settings from outside, and return a script that says nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("CONFIG", *map(str.upper, Settings.model_fields)):
+        monkeypatch.delenv(f"DELTAMEM_{name}", raising=False)
+    Path("script.txt").write_text("# nothing\n", encoding="utf-8")
+    return "script.txt"
+
+
+@pytest.mark.parametrize("command", ["coding", "data"])
+def test_databases_and_index_are_those_of_flag_variable_and_file_in_this_order(
+    command: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive, its index and the threads are made where the first of the three says, and nowhere else."""
+    Path("deltamem.toml").write_text(
+        'db = "sqlite:///file.sqlite"\narchive_db = "sqlite:///file-archive.sqlite"\narchive_index = "file.index"\n'
+        'archive_embeddings = "minilm"\n'
+    )
+    flags = ["--db", "sqlite:///flag.sqlite", "--archive-db", "sqlite:///flag-archive.sqlite", "--index", "flag.index"]
+    for given, name in ([], "file"), ([], "variable"), (flags, "flag"):
+        if name == "variable":
+            monkeypatch.setenv("DELTAMEM_DB", "sqlite:///variable.sqlite")
+            monkeypatch.setenv("DELTAMEM_ARCHIVE_DB", "sqlite:///variable-archive.sqlite")
+            monkeypatch.setenv("DELTAMEM_ARCHIVE_INDEX", "variable.index")
+        result = CliRunner().invoke(agents, [command, "--script", script, *given])
+        assert result.exception is None, result.output
+        made = {path.name for path in tmp_path.iterdir() if path.name.startswith(("file", "variable", "flag"))}
+        assert {one for one in made if not one.endswith(".lock")} == {
+            f"{name}.sqlite",
+            f"{name}-archive.sqlite",
+            f"{name}.index",
+        }
+        for one in made:
+            path = tmp_path / one
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("command", ["coding", "data"])
+def test_window_and_embeddings_are_those_of_flag_variable_and_file_in_this_order(
+    command: str, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that cannot work is met only where nothing before it has one that can."""
+
+    def error(*given: str) -> str:
+        return str(CliRunner().invoke(agents, [command, "--script", script, *given]).exception)
+
+    Path("deltamem.toml").write_text('window_tokens = 300\nkeep_tokens = 400\narchive_embeddings = "file"\n')
+    assert "keep_tokens" in error()
+    monkeypatch.setenv("DELTAMEM_WINDOW_TOKENS", "500")
+    assert "embeddings 'file'" in error("--index", "vectors")
+    monkeypatch.setenv("DELTAMEM_ARCHIVE_EMBEDDINGS", "variable")
+    assert "embeddings 'variable'" in error("--index", "vectors")
+    assert "embeddings 'flag'" in error("--index", "vectors", "--embeddings", "flag")
+    assert "keep_tokens" in error("--window-tokens", "300")
 
 
 @pytest.mark.parametrize(("command", "name"), [("coding", EXAMPLES[0]), ("data", EXAMPLES[1])])
