@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from backbone import DeltaMemError
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.progress import error_line, print_error
+from deltamem_agents.cli.progress import error_line, print_error, working
 from deltamem_agents.cli.terminal import note, open_model, typed
 from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.middleware import DeltaMemMiddleware
@@ -30,7 +30,8 @@ def run_chat(thread: str, settings: Settings) -> None:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
-        saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
+        with working("opening the threads"):
+            saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
         try:
             # Loaded here, so that what cannot be loaded ends the program instead of the first turn.
             chat_model = open_model(settings)

@@ -20,7 +20,7 @@ from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.progress import error_line, print_error
+from deltamem_agents.cli.progress import error_line, print_error, working
 from deltamem_agents.cli.terminal import note, printable, typed
 from deltamem_agents.hybrid import HybridMemory
 from deltamem_agents.policy import default_policy
@@ -74,15 +74,18 @@ def talk(
         stack = AsyncExitStack()
         try:
             store = MemoryStore.from_url(settings.archive_db, settings.archive_index, settings.archive_embeddings)
-            runner.run(stack.enter_async_context(store))
+            with working("opening the archive"):
+                runner.run(stack.enter_async_context(store))
             memory = stack.enter_context(
                 HybridMemory(store, default_policy(), namespace=namespace, budget_tokens=budget)
             )
-            saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
+            with working("opening the threads"):
+                saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
             show({"kind": "note", "text": about})
             _converse(_Talk(make(memory, saver), thread, lines, show), runner)
         finally:
-            runner.run(stack.aclose())
+            with working("closing the archive"):
+                runner.run(stack.aclose())
 
 
 def _scripted(script: Path, show: Show) -> Iterator[str]:

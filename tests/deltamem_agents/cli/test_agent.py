@@ -1,8 +1,11 @@
 """Check that `deltamem agent` finds the examples, in a source tree and in a wheel, and says what is missing."""
 
+import os
 import shutil
+import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -113,6 +116,27 @@ def test_a_folder_runs_with_the_options_of_the_command(command: str, name: str) 
     assert [
         (p.name, p.opts, p.help) for p in theirs.params if p.name not in {"install_completion", "show_completion"}
     ] == [(p.name, p.opts, p.help) for p in ours.params]
+
+
+def test_a_person_sees_what_is_opened_and_a_pipe_does_not(script: str) -> None:
+    """Where stderr is a terminal it says what takes time; where it is none nothing is written but the conversation."""
+    command = [sys.executable, "-c", "from deltamem_agents.cli import main; main()", "agent", "data"]
+    master, terminal = os.openpty()
+    watched = subprocess.Popen(
+        [*command, "--script", script], stdout=subprocess.PIPE, stderr=terminal, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+    seen = b""
+    with suppress(OSError):  # the end of a terminal that nobody holds any more
+        while piece := os.read(master, 4096):
+            seen += piece
+    printed = watched.communicate()[0].decode()
+    os.close(master)
+    for text in ("loading the model …", "opening the archive …", "opening the threads …", "closing the archive …"):
+        assert text in seen.decode()
+        assert text not in printed
+    piped = subprocess.run([*command, "--script", script], capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == (printed, "")
 
 
 def test_namesakes_have_threads_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
