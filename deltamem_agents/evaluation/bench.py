@@ -94,8 +94,11 @@ def _measure_threads_in(folder: Path, scale: Scale) -> dict[str, Any]:
     kept = run_thread(scale.turns, folder / "kept.sqlite", trim_history=False)
     _progress(f"{scale.turns} turns with memory, absorbed messages trimmed")
     trimmed = run_thread(scale.turns, folder / "trimmed.sqlite", trim_history=True)
+    last = max(scale.compared) + 2
+    _progress(f"{last} turns with memory and the prefix cache")
+    warm = run_thread(last, folder / "warm.sqlite", trim_history=False, warm=True)
     _progress("the same turns with the full history")
-    compared = compare_turns(kept, scale.compared, repeats=scale.repeats)
+    compared = compare_turns(kept, warm, scale.compared, repeats=scale.repeats)
     return {
         "turns": [asdict(time) | {"ratio": time.ratio} for time in compared],
         "seconds_of_each_turn": list(kept.seconds),

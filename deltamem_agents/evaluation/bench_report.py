@@ -10,6 +10,8 @@ __all__ = ["print_report"]
 
 Figures = Mapping[str, Any]
 
+_WARM = ("memory_warm_seconds", "full_warm_seconds")
+
 
 def print_report(figures: Figures, console: Console) -> None:
     """Print one table for each part that was measured."""
@@ -21,8 +23,8 @@ def print_report(figures: Figures, console: Console) -> None:
 def _turns(turns: Any) -> Table:
     return _table(
         "seconds per turn",
-        ("turn", "with memory", "full history", "full ÷ memory"),
-        ((t["turn"], t["memory_seconds"], t["full_seconds"], t["ratio"]) for t in turns),
+        ("turn", "with memory", "full history", "full ÷ memory", "with memory, warm", "full history, warm"),
+        ((t["turn"], t["memory_seconds"], t["full_seconds"], t["ratio"], *(t[name] for name in _WARM)) for t in turns),
     )
 
 
