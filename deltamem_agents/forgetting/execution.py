@@ -19,7 +19,7 @@ from deltamem_agents.archive.threads import drop_threads
 from deltamem_agents.forgetting.archive_files import archive_files, overwrite_archive
 from deltamem_agents.forgetting.fingerprints import Needle, blocks_of, found_in
 from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread, remaining
-from deltamem_agents.forgetting.plan import Plan, drop_plans, store_plan
+from deltamem_agents.forgetting.plan import Place, Plan, drop_plans, store_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Scan, Tier, TierName
 from deltamem_agents.forgetting.record import erase_record
 from deltamem_agents.forgetting.replay import Absorb
@@ -81,7 +81,13 @@ class Execution:
         if complete:
             self.finish(engine)
         return receipt_of(
-            self.plan, tiers, complete=complete, resumed=bool(self.earlier), scan=scan, audit=self.plan.audit
+            self.plan,
+            tiers,
+            complete=complete,
+            # Without `secure` nothing is done about bytes that others have left.
+            resumed=any(self.plan.secure or not old.left for old in self.earlier),
+            scan=scan,
+            audit=self.plan.audit,
         )
 
     def erase_checkpoints(self) -> dict[TierName, Tier]:
@@ -132,9 +138,8 @@ class Execution:
         if vectors.place is None:
             note = "the record has a vector index, and its directory was not given" if known else "there is none"
             return Tier(reached=known is None, note=note)
-        gone = len(self.plan.records)
-        # What was a message and has no record any more has expired or was deleted: its vector's bytes may be there.
-        if not gone and not self.plan.items and not self.plan.traces:
+        gone, again = len(self.plan.records), self.plan.secure and "index" in self.plan.unwritten
+        if not self._archived() and not again:
             return Tier(note="nothing of it was in the index")
         try:
             if self.plan.secure:
@@ -151,8 +156,16 @@ class Execution:
             return Tier(note="not asked for")
         # Though nothing goes now: an earlier call may have erased without `secure`.
         faults = [overwrite_archive(engine), None if self.rows is None else self.rows.overwrite()]
+        if self.rows is None and "checkpoints" in self.plan.unwritten:
+            faults.append("an earlier call erased without `secure` in checkpoints; call again with their checkpointer")
         said = "; ".join(fault for fault in faults if fault)
-        return Tier(reached=not said, note=said or "databases written anew, logs emptied")
+        done = "databases written anew, logs emptied"
+        done += ", with what earlier calls erased without `secure`" if self.plan.unwritten else ""
+        return Tier(reached=not said, note=said or done)
+
+    def _archived(self) -> bool:
+        """Tell whether vectors may go: also of what was a message, and has expired or was deleted."""
+        return bool(self.plan.records or self.plan.items or self.plan.traces)
 
     def scan(self, engine: Engine) -> Scan:
         """Read every file of the databases and the index, and look for what was erased."""
@@ -200,9 +213,14 @@ class Execution:
                 yield from remaining(self.rows, thread, gone, changed=changed)
 
     def finish(self, engine: Engine) -> None:
-        """Cross the plan out."""
+        """Cross the plan out, or what of it is done, where bytes are left."""
+        index = self._archived() and self.store.vectors.place is not None
+        places: dict[Place, bool] = {"index": index, "checkpoints": bool(self.plan.threads)}
+        left = self.plan.leftover(place for place, there in places.items() if there)
         with engine.begin() as connection:
             drop_plans(connection, [self.plan])
+            if left.left and not self.plan.secure:
+                store_plan(connection, left)
         empty_log(engine)
 
 

@@ -1,8 +1,8 @@
 """Hold what is to be erased, without its text, from before the first step until after the last."""
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, select
@@ -11,9 +11,11 @@ from deltamem_agents.archive.tables import settings
 from deltamem_agents.forgetting.fingerprints import Needle
 from deltamem_agents.forgetting.receipt import AuditReference, Held
 
-__all__ = ["Erased", "Plan", "Rolled", "drop_plans", "merged", "pending_plans", "store_plan"]
+__all__ = ["Erased", "Place", "Plan", "Rolled", "drop_plans", "merged", "pending_plans", "store_plan"]
 
 _PREFIX = "forget-"
+
+Place = Literal["checkpoints", "index"]
 
 
 class Erased(BaseModel):
@@ -52,7 +54,7 @@ class Plan(BaseModel):
     begun: who asked for what earlier calls have left, and why, as far as the audit log does not say it.
     rolled: threads that go back to a checkpoint.
     needles: (text, size, start, whole) of fingerprints; texts: how many texts they are of. audit: set once the record
-    is erased.
+    is erased. unwritten: where bytes are left of what earlier calls have erased without `secure`.
     """
 
     name: str = Field(default_factory=lambda: _PREFIX + uuid.uuid4().hex[:24])
@@ -77,6 +79,7 @@ class Plan(BaseModel):
     texts: int = 0
     short: int = 0
     audit: AuditReference | None = None
+    unwritten: tuple[Place, ...] = ()
 
     @property
     def threads(self) -> tuple[str, ...]:
@@ -88,6 +91,17 @@ class Plan(BaseModel):
         """Tell whether there is nothing to erase."""
         rows = (self.records, self.detached, self.items, self.traces)
         return not any((*rows, self.messages, self.values, self.whole, self.rolled))
+
+    @property
+    def left(self) -> bool:
+        """Tell whether nothing is to be erased, and bytes are left of what was."""
+        return self.empty and not self.secure and bool(self.unwritten)
+
+    def leftover(self, places: Iterable[Place]) -> "Plan":
+        """Return what is to be kept of a plan without `secure` that is carried out: where bytes are left."""
+        named = {"name": self.name, "owner": self.owner, "reason": self.reason, "actor": self.actor}
+        unwritten = tuple(sorted({*self.unwritten, *places}))
+        return Plan.model_validate({**named, "secure": False, "audit": self.audit, "unwritten": unwritten})
 
     def fingerprints(self) -> list[Needle]:
         """Return the needles."""
@@ -102,7 +116,7 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
         moved = tuple((text + plan.texts, *rest) for text, *rest in old.needles if text in fresh)
         together: dict[str, Any] = {
             name: tuple(dict.fromkeys((*getattr(old, name), *getattr(plan, name))))
-            for name in ("records", "detached", "items", "traces", "whole", "rolled", "held")
+            for name in ("records", "detached", "items", "traces", "whole", "rolled", "held", "unwritten")
         }
         who = [
             one.model_copy(update={"actor": one.actor or old.actor, "reason": one.reason or old.reason})
@@ -122,7 +136,7 @@ def merged(plan: Plan, earlier: Sequence[Plan]) -> Plan:
             "begun": (*plan.begun, *(() if old.audit is not None else (*old.begun, (old.actor, old.reason)))),
         }
         # Nothing of the new plan is erased yet, so the record has to be looked at again.
-        together["audit"] = old.audit if plan.empty else None
+        together["audit"] = plan.audit if old.left else old.audit if plan.empty else None
         plan = plan.model_copy(update=together)
     return plan
 

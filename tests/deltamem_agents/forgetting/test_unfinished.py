@@ -4,9 +4,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import START, MessagesState, StateGraph
 
@@ -187,3 +189,55 @@ def test_what_was_deleted_without_being_overwritten_is_overwritten_later(setting
     receipt = setting.memory.forget(ids=["m1"], reason="asked")
     assert (receipt.complete, receipt.digests) == (True, ())
     assert_gone(setting.folder, SECRET)
+
+
+class Marking(Embeddings):
+    """Give what says the secret a vector that no other text has."""
+
+    MARK: ClassVar[list[float]] = [0.25 if number % 3 else -0.25 for number in range(16)]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector for each text."""
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the mark, or a vector of another text."""
+        return self.MARK if SECRET in text else DeterministicFakeEmbedding(size=16).embed_query(text)
+
+
+def marked(folder: Path) -> bool:
+    """Tell whether a file of the index holds the vector of the secret."""
+    mark = np.asarray(Marking.MARK, np.float32).tobytes()
+    return any(mark in file.read_bytes() for file in (folder / "index").rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize("again", [{"ids": ["m1"]}, {"query": "nothing says this"}, {"ids": ["m2"]}])
+def test_the_next_secure_call_makes_the_index_anew(tmp_path: Path, again: dict[str, Any]) -> None:
+    """Whatever it asks for; calls that are not secure leave that to it, and the one after it has nothing to do."""
+    store = MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite", tmp_path / "index", Marking())
+    with (
+        store,
+        open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver,
+        HybridMemory(store, namespace=SPACE, checkpointer=saver) as memory,
+    ):
+        setting = Setting(tmp_path, store, saver, memory)
+        setting.say("m2", "the sparrow lives on roof 1234")
+        store.flush()
+        assert memory.forget(ids=["m1"], reason="asked", secure=False).complete
+        quick = memory.forget(query="or this", reason="asked", secure=False)
+        assert (quick.complete, quick.resumed) == (True, False)
+        assert marked(tmp_path)
+        memory.checkpointer = None
+        receipt = memory.forget(query="or that", reason="asked")
+        assert not receipt.complete
+        assert "in checkpoints" in receipt.tiers["bytes"].note
+        memory.checkpointer = saver
+        receipt = memory.forget(**again, reason="asked")
+        assert (receipt.complete, receipt.resumed) == (True, True)
+        assert "made anew" in receipt.tiers["index"].note
+        assert "with what earlier calls erased" in receipt.tiers["bytes"].note
+        assert not marked(tmp_path)
+        assert_gone(tmp_path, SECRET)
+        receipt = memory.forget(query="or this", reason="asked")
+        assert (receipt.resumed, receipt.tiers["index"].note) == (False, "nothing of it was in the index")
+        assert store.verify().ok
