@@ -224,4 +224,5 @@ def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, eve
         if new.message_id is None:
             raise
         changed = dataclasses.replace(new, message_id=edited_id(new.message_id, content_hash(new.text)))
-        records.add_all(namespace, [changed], decided=[events])
+        told = [event.model_copy(update={"detail": {**event.detail, "edited": True}}) for event in events]
+        records.add_all(namespace, [changed], decided=[told])

@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, HybridMemory, MemoryStore, memory_from
 from deltamem_agents.archive.errors import ArchiveError, RecordInvalidError
+from deltamem_agents.archive.records import content_hash
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.policy import (
     MemoryPolicy,
@@ -287,6 +288,8 @@ def test_an_edited_message_is_archived_beside_the_first(hybrid: HybridMemory, st
             later.archive([HumanMessage("second", id="1"), SystemMessage("never")], "a")
         later.flush()
     assert {record.text for record in store.records.list(ANN)} == {"first", "between", "second"}
+    log = {one.record_digest: one.detail.get("edited", False) for one in store.records.audit_entries(ANN)}
+    assert log == {content_hash("first"): False, content_hash("between"): True, content_hash("second"): True}
 
 
 class Careful(MemoryPolicy):

@@ -17,9 +17,11 @@ from langchain_core.messages import (
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware, HybridMemory, MemoryStore
+from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware, HybridMemory, MemoryStore, memory_from
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.decided import Kept, decided_from_bytes, decided_to_bytes, said_of
+from deltamem_agents.memory_cell import active_cell
+from deltamem_agents.messages import to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyMessage, RedactedSpan, Retain, Signals, SourceTrust
 
 ANN = ("user", "ann")
@@ -80,6 +82,36 @@ def test_a_message_that_is_edited_is_asked_about_again(make_model: Make, wants: 
     asked = len(policy.seen)
     say(agent, HumanMessage("you", id="g"))
     assert [message.id for message in policy.seen[asked:-1]] == ["g"]
+
+
+def test_an_absorbed_message_that_is_edited_is_shown_as_the_policies_leave_it(make_model: Make) -> None:
+    """Answered again, it is asked about, redacted in prompt and state, and not written: the memory stays."""
+    policy, prompts = Asked(), []
+
+    class Watching(AgentMiddleware[Any, Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            response = handler(request)
+            cell = active_cell()
+            prompts.append(cell.report.prompt_text if cell and cell.report else "")
+            return response
+
+    model = make_model(window_tokens=40, keep_tokens=16, max_tokens=4)
+    agent = create_agent(
+        model, middleware=[DeltaMemMiddleware(policy=policy), Watching()], checkpointer=InMemorySaver()
+    )
+    for name in "efg":
+        say(agent, HumanMessage("hello what is it", id=name))
+    memory = memory_from(agent.get_state(A))
+    assert memory is not None
+    assert to_entries([HumanMessage("", id="e")])[0].digest in memory.digests
+    left = [RemoveMessage(message.id) for message in agent.get_state(A).values["messages"] if message.id != "e"]
+    say(agent, *left, HumanMessage("the weather", id="e"))
+    assert [message.text for message in policy.seen if message.id == "e"] == ["hello what is it", "the weather"]
+    assert agent.get_state(A).values["messages"][0].text == "the X"
+    assert "weather" not in prompts[-1]
+    after = memory_from(agent.get_state(A))
+    assert after is not None
+    assert after.to_bytes() == memory.to_bytes()
 
 
 def test_what_older_checkpoints_have_decided_is_found(make_model: Make) -> None:
