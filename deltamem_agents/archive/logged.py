@@ -55,10 +55,14 @@ def log_gone(connection: Connection, event: AuditEvent, gone: Sequence[Row[Any]]
 
 
 def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Log an event about each item that was written or deleted, by its key and the digest of its value."""
+    """Log an event about each item that was written or deleted, by digests: a key can be what is to be forgotten."""
     events: dict[str, list[AuditEvent]] = defaultdict(list)
     for row in rows:
-        facts = {"record_id": row["id"], "record_digest": content_hash(row["value"]), "detail": {"item": row["key"]}}
+        facts = {
+            "record_id": row["id"],
+            "record_digest": content_hash(row["value"]),
+            "detail": {"item": content_hash(row["key"])},
+        }
         events[row["namespace"]].append(event.model_copy(update=facts))
     for namespace in sorted(events):
         append_all(connection, namespace_of(namespace), events[namespace])

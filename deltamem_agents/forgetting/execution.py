@@ -201,7 +201,7 @@ class Execution:
         a graph was given: all else that is found there was missed.
         """
         with engine.connect().execution_options(**READ_ONLY) as connection:
-            for column in (records.c.text, items.c.value):
+            for column in (records.c.text, items.c.value, items.c.key):
                 for value in connection.execute(select(column)).scalars():
                     yield value.encode()
             here = select(threads.c.thread).where(below(threads.c.namespace, self.plan.owner))

@@ -178,7 +178,11 @@ def find_items(connection: Connection, wanted: Wanted) -> list[Target]:
             created=row.created,
             namespace=tuple(json.loads(row.namespace)),
             kind="item",
-            parts=(row.value, *(text for text in leaves(json.loads(row.value)) if len(text) >= TELLING)),
+            parts=(
+                row.value,
+                *(text for text in leaves(json.loads(row.value)) if len(text) >= TELLING),
+                *([row.key] if wanted.wants_text(row.key) else []),
+            ),
         )
         for row in found
         if whole or any(map(wanted.wants_text, _told(row)))

@@ -14,6 +14,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from deltamem_agents import HybridMemory, MemoryStore
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
+from deltamem_agents.archive.records import content_hash
 from deltamem_agents.archive.retriever import MemoryRetriever
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEntry, read_entries
@@ -186,7 +187,7 @@ def test_deletion_and_expiry_are_logged_with_digests(store: MemoryStore) -> None
         ("expire", brief.hash),
     ]
     assert [(action, entry.detail) for (action, _), entry in zip(told[6:], logged(store)[6:], strict=True)] == [
-        ("write", {"item": "key"}), ("forget", {"item": "key"}),
+        ("write", {"item": content_hash("key")}), ("forget", {"item": content_hash("key")}),
     ]  # fmt: skip
     assert records.verify_audit().ok
 

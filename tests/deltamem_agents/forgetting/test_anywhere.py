@@ -295,7 +295,7 @@ def test_items_that_say_it_go(setting: Setting) -> None:
     child, other = (*SPACE, "x"), ("acme", "anna")
     for space in (SPACE, child, other):
         setting.store.put(space, "profile", {"deep": [{"pet": f"ähm, {SECRET}"}]}, index=False)
-    setting.store.put(SPACE, "canary", {"pet": "none"})
+    setting.store.put(SPACE, "canary@example.org", {"pet": "none"})
     setting.store.put(SPACE, "named", {"Ä canary": "none"})
     setting.store.put(SPACE, "stays", {"pet": OTHER})
     setting.store.records.add(SPACE, NewRecord(SECRET))
@@ -308,3 +308,4 @@ def test_items_that_say_it_go(setting: Setting) -> None:
     assert keys(SPACE) == ["profile", "stays"]  # that of the child
     assert setting.forget(query="canary", namespace=child).tiers["items"].erased == 1
     assert (keys(SPACE), keys(other)) == (["stays"], ["profile"])
+    assert_gone(setting.folder, "canary@example.org")
