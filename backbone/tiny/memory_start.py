@@ -14,17 +14,16 @@ from backbone.tiny.episodes import EpisodeOptions, generate_episode
 __all__ = ["whitened_start"]
 
 SEED = 77
-CONVERSATIONS = 300
 READ_SCALE = 0.8
 
 
-def whitened_start(model: MemoryModel, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Draw weights that whiten their inputs: tokens for the queries, means of messages for keys and values.
+def whitened_start(model: MemoryModel, tokenizer: PreTrainedTokenizerFast, *, conversations: int) -> None:
+    """Draw weights that whiten what a number of conversations put in: tokens for queries, messages for keys and values.
 
     The mean of a message is mostly what all messages have in common (the role line, frequent words). With plain random
     weights all keys point the same way and each write replaces the last. For adapters that write once a message.
     """
-    batch = _sample(tokenizer)
+    batch = _sample(tokenizer, conversations)
     generator = torch.Generator().manual_seed(0)
     for memory, x in zip(model.layers, _inputs(model, batch), strict=True):
         rows, hidden = memory.memory_q_proj.shape
@@ -38,11 +37,11 @@ def whitened_start(model: MemoryModel, tokenizer: PreTrainedTokenizerFast) -> No
             memory.get_parameter("delta_o_proj").copy_(READ_SCALE * (basis * x[batch.real].square().mean().sqrt()).T)
 
 
-def _sample(tokenizer: PreTrainedTokenizerFast) -> Batch:
+def _sample(tokenizer: PreTrainedTokenizerFast, conversations: int) -> Batch:
     """Return conversations that state facts."""
     rng = random.Random(SEED)
     rows = []
-    for _ in range(CONVERSATIONS):
+    for _ in range(conversations):
         row = Row.empty()
         add_turns(row, tokenizer, generate_episode(rng, EpisodeOptions(4, 0, 1, tools_share=0.0)).history)
         rows.append(row)

@@ -1,7 +1,7 @@
 """Make the bundled backbone: tokenizer, decoder, and one adapter each for MSW, TSW and SSW.
 
 Run `python -m backbone.tiny.recipe`; it writes the files that `backbone.load_backbone()` loads. `--out` writes
-elsewhere. `--quick` goes the same way in about a minute and makes a model that has learned nothing; it needs `--out`.
+elsewhere. `--quick` goes the same way in half a minute and makes a model that has learned nothing; it needs `--out`.
 """
 
 import argparse
@@ -82,6 +82,7 @@ class Recipe:
 
     vocab_size: int = 3072
     tokenizer_episodes: int = 6000
+    start_conversations: int = 300
     rounds: Sequence[Round] = (
         Round((LEARN, SETTLE, SHARPEN), REMEMBER),
         Round((EXTEND, BACKWARDS, ANY_TOOLS, ACTIONS), REFINE),
@@ -93,9 +94,9 @@ class Recipe:
 
 def _quick(of: Round, *steps: int) -> Round:
     """Return the round with `steps` for its phases and hardly any for its stages."""
-    phases = [replace(phase, steps=count, tokens=1536) for phase, count in zip(of.backbone, steps, strict=True)]
+    phases = [replace(phase, steps=count, tokens=768) for phase, count in zip(of.backbone, steps, strict=True)]
     memory = {
-        name: tuple(replace(stage, steps=3, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
+        name: tuple(replace(stage, steps=2, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
         for name, stages in of.memory.items()
     }
     return replace(of, backbone=phases, memory=memory)
@@ -104,6 +105,7 @@ def _quick(of: Round, *steps: int) -> Round:
 FULL = Recipe()
 QUICK = Recipe(
     tokenizer_episodes=300,
+    start_conversations=30,
     rounds=tuple(_quick(part, *steps) for part, steps in zip(FULL.rounds, ((6, 2, 2), (2, 2, 2, 2), ()), strict=True)),
 )
 
@@ -152,28 +154,28 @@ def run_recipe(recipe: Recipe, out: Path, console: Console) -> None:
                 model.load_state_dict(mean)
             model.save_pretrained(out / "model")
             for name, stages in part.memory.items():
-                adapter = _adapter(name, tokenizer, out, anew=name not in made)
+                adapter = _adapter(name, tokenizer, out, recipe, anew=name not in made)
                 for stage, lessons in enumerate(stages, 1):
                     train_memory(adapter, tokenizer, lessons, report, f"round {number}: {name}, stage {stage}")
                 save_adapter(adapter, out / "adapters" / name)
                 made.add(name)
 
 
-def _adapter(name: str, tokenizer: PreTrainedTokenizerFast, out: Path, *, anew: bool) -> MemoryModel:
+def _adapter(name: str, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: Recipe, *, anew: bool) -> MemoryModel:
     """Attach an adapter to the saved backbone: a new one, or the one of the round before."""
     frozen = AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32)
     if not anew:
         return load_adapter(frozen, out / "adapters" / name)
     memory_model = attach_memory(frozen, ADAPTERS[name], seed=1)
     if ADAPTERS[name].granularity == "message":
-        whitened_start(memory_model, tokenizer)
+        whitened_start(memory_model, tokenizer, conversations=recipe.start_conversations)
     return memory_model
 
 
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(prog="python -m backbone.tiny.recipe", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="go through every phase in about a minute")
+    parser.add_argument("--quick", action="store_true", help="go through every phase in half a minute")
     parser.add_argument(
         "--out", type=Path, help="folder to write model/ and adapters/ to; the bundled ones if left out"
     )

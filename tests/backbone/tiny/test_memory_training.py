@@ -125,7 +125,7 @@ def test_whitened_start_tells_messages_apart(tokenizer: PreTrainedTokenizerFast)
         return float(torch.stack(pairs).mean())
 
     plain, whitened = new_model("ssw"), new_model("ssw")
-    whitened_start(whitened, tokenizer)
+    whitened_start(whitened, tokenizer, conversations=60)
 
     with torch.no_grad():
         assert likeness(whitened) < likeness(plain) - 0.3
