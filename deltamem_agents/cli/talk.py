@@ -2,14 +2,13 @@
 
 import asyncio
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphRecursionError
 from langgraph.graph.state import CompiledStateGraph
@@ -20,8 +19,9 @@ from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.checkpoint import open_checkpointer
-from deltamem_agents.cli.progress import error_line, print_error, working
-from deltamem_agents.cli.terminal import note, printable, typed
+from deltamem_agents.cli.events import Show, events, print_event, print_json
+from deltamem_agents.cli.progress import error_line, working
+from deltamem_agents.cli.terminal import typed
 from deltamem_agents.hybrid import HybridMemory
 from deltamem_agents.policy import default_policy
 from deltamem_agents.settings import Settings
@@ -30,8 +30,6 @@ __all__ = ["Graph", "MakeGraph", "own_files", "talk", "thread_of"]
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 MakeGraph = Callable[[HybridMemory, BaseCheckpointSaver[Any]], Graph]
-Event = dict[str, Any]
-Show = Callable[[Event], None]
 
 
 def thread_of(kind: str, path: Path) -> str:
@@ -65,7 +63,7 @@ def talk(
     a line at a time; empty lines and those that begin with # are skipped. as_json: print an object a line for whatever
     happens, with its kind.
     """
-    show = _print_json if as_json else _print_event
+    show = print_json if as_json else print_event
     lines = typed() if script is None else _scripted(script, show)
     key = None if settings.aes_key is None else settings.aes_key.get_secret_value()
     budget = max(1, model.window[0] // 4)
@@ -143,7 +141,7 @@ class _Talk:
         for message in messages if isinstance(messages, list) else [messages]:
             if isinstance(message, BaseMessage) and (message.id is None or message.id not in self._seen):
                 self._seen.add(message.id)
-                for event in _events(message):
+                for event in events(message):
                     self.show(event)
 
 
@@ -179,43 +177,3 @@ def _answer(chat: _Talk, request: Mapping[str, Any]) -> Command[Any] | None:
         approved = said.lower() in {"y", "yes"}
         decisions.append({"type": "approve"} if approved else {"type": "reject", "message": "declined by the user"})
     return Command(resume={"decisions": decisions})
-
-
-def _events(message: BaseMessage) -> Iterator[Event]:
-    """Yield what a new message is to a person: a tool's result, or calls and an answer."""
-    if isinstance(message, ToolMessage):
-        whole = message.artifact if isinstance(message.artifact, str) else message.text
-        yield {"kind": "result", "call": message.name, "text": whole}
-    elif isinstance(message, AIMessage):
-        for call in message.tool_calls:
-            yield {"kind": "call", "call": call["name"], "arguments": call["args"]}
-        for broken in message.invalid_tool_calls:
-            yield {"kind": "note", "text": f"→ a call that cannot be read: {broken['args']}"}
-        if message.text:
-            yield {"kind": "answer", "text": message.text}
-
-
-def _print_json(event: Event) -> None:
-    print(json.dumps(event, ensure_ascii=False), flush=True)
-    if event["kind"] == "error":
-        print_error(event["text"])
-
-
-def _print_event(event: Event) -> None:
-    # Files, commands and models wrote this; what they hide from a terminal, a person would approve unseen.
-    text = printable(event.get("text", ""))
-    match event["kind"]:
-        case "said":
-            print(f"you> {text}")
-        case "call":
-            print(printable(f"→ {event['call']} {json.dumps(event['arguments'], ensure_ascii=False)}"))
-        case "result":
-            note("\n".join(f"  {printable(line)}" for line in event["text"].splitlines()))
-        case "question":
-            print(f"{printable(event['call'])} needs your leave:\n{text}\nyes or no?")
-        case "answer":
-            print(text)
-        case "error":
-            print_error(text)
-        case _:
-            note(text)

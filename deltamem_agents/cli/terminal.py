@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.cli.options import chat_model
 from deltamem_agents.cli.progress import quiet_loading, working
 
 if TYPE_CHECKING:
+    from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.settings import Settings
 
 __all__ = ["note", "open_model", "printable", "typed"]
@@ -22,7 +22,7 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a
 _PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji
 
 
-def open_model(settings: "Settings") -> ChatDeltaMem:
+def open_model(settings: "Settings") -> "ChatDeltaMem":
     """Return the chat model that the settings name, loaded; raises DeltaMemError if it cannot be."""
     with working("loading the model"):
         if settings.model is None:

@@ -233,8 +233,8 @@ def test_settings_come_from_flag_variable_and_file_in_that_order(
 
 
 FAILING_TURN = """
-from deltamem_agents.cli.talk import _print_event
-_print_event({"kind": "error", "text": "error: a turn of deltamem agent"})
+from deltamem_agents.cli.events import print_event
+print_event({"kind": "error", "text": "error: a turn of deltamem agent"})
 raise SystemExit(1)
 """
 
