@@ -63,8 +63,10 @@ class Indexer:
     def close(self) -> None:
         """Close Chroma and let another owner have the directory."""
         with self._lock:
-            self.chroma.close()
-            self._place.release()
+            try:
+                self.chroma.close()
+            finally:
+                self._place.release()
 
     @property
     def shared(self) -> bool:

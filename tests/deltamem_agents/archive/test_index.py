@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deltamem_agents.archive import indexer, vectors
+from deltamem_agents.archive import feeder, indexer
 from deltamem_agents.archive.errors import EmbeddingError, IndexBusyError, VectorIndexError
 from deltamem_agents.archive.indexer import Indexer
 from deltamem_agents.archive.store import MemoryStore
@@ -161,7 +161,7 @@ def test_a_busy_index_is_used_when_it_is_free(
     open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who finds a directory taken owns it as soon as the first owner has closed it."""
-    monkeypatch.setattr(vectors, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(feeder, "_RETRY_SECONDS", 0.1)
     owner, other = open_store(), open_store()
     assert isinstance(other.vectors.fault, IndexBusyError)
     owner.close()

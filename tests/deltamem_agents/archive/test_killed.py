@@ -18,15 +18,16 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from deltamem_agents.archive import directory, indexer, writes
 from deltamem_agents.archive.chroma import ChromaIndex, open_client
 from deltamem_agents.archive.directory import IndexDirectory
+from deltamem_agents.archive.feeder import Feeder
 from deltamem_agents.archive.store import MemoryStore
 
 root, NS = Path(sys.argv[1]), ("user", "ann")
+# So that every step happens in the thread of `work`, in the same order each time.
+Feeder._feed = lambda self, indexer: self._stopping.wait()
 directory.ChromaProcess = lambda folder: ChromaIndex(open_client(str(folder)))
 
 def store(folder):
-    made = MemoryStore(f"sqlite:///{folder}/a.sqlite", folder / "index", DeterministicFakeEmbedding(size=4))
-    made.vectors._stop_feeding()  # so that every step happens in this thread, in the same order each time
-    return made
+    return MemoryStore(f"sqlite:///{folder}/a.sqlite", folder / "index", DeterministicFakeEmbedding(size=4))
 
 def work(folder, fatal):
     steps = 0

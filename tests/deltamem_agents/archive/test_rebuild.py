@@ -10,6 +10,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.errors import EmbeddingError, IndexMismatchError, VectorIndexError
+from deltamem_agents.archive.feeder import Feeder
 from deltamem_agents.archive.records import namespace_key
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.writes import NewRecord
@@ -123,12 +124,14 @@ def test_another_model_rebuilds_before_it_opens(
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
-def test_a_rebuild_leaves_refused_texts_pending(open_store: Callable[..., MemoryStore], model: Model) -> None:
+def test_a_rebuild_leaves_refused_texts_pending(
+    open_store: Callable[..., MemoryStore], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the model refuses now, written or indexed before, is counted as pending, and indexed when it is taken."""
+    monkeypatch.setattr(Feeder, "_feed", lambda feeder, indexer: feeder._stopping.wait())
     store = open_store()
     fill(store)
     store.flush()
-    store.vectors._stop_feeding()
     fresh = store.records.add(NS, NewRecord("bad new"))
     store.records.add(NS, NewRecord("good new"))
     model.fails = lambda text: "bad" in text or "number3" in text
@@ -161,10 +164,13 @@ def test_a_rebuild_that_fails_leaves_the_index_as_it_was(
 
 
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
-def test_a_rebuild_drops_no_write_that_it_has_not_seen(open_store: Callable[..., MemoryStore]) -> None:
+def test_a_rebuild_drops_no_write_that_it_has_not_seen(
+    open_store: Callable[..., MemoryStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A write that was numbered before others and is committed after them reaches the index."""
+    # Or the outbox might be empty when the rebuild begins.
+    monkeypatch.setattr(Feeder, "_feed", lambda feeder, indexer: feeder._stopping.wait())
     store = open_store()
-    store.vectors._stop_feeding()  # or the outbox might be empty when the rebuild begins
     late = store.engine.connect()
     writes.add(late, namespace_key(("user", "bob")), [NewRecord("late")], datetime.now(UTC))
     store.records.add(NS, NewRecord("early"))
