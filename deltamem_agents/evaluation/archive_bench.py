@@ -33,7 +33,6 @@ QUESTION_WORDS = 6
 THREAD_SIZE = 40  # records of a thread, which are each other's neighbours
 BATCH = 2_000
 WRITES = 5  # whose way into the index is timed
-QUESTIONS = 100
 
 
 class _RandomVectors(Embeddings):
@@ -47,7 +46,7 @@ class _RandomVectors(Embeddings):
         return vector
 
 
-def measure_archive(sizes: Sequence[int], questions: int = QUESTIONS) -> list[dict[str, Any]]:
+def measure_archive(sizes: Sequence[int], questions: int) -> list[dict[str, Any]]:
     """Return a row of figures for each number of records, in SQLite on this machine's disk.
 
     Times are 95th percentiles in milliseconds over `questions` searches or messages. words_ms: by words alone.

@@ -29,7 +29,7 @@ class Scale:
     token is timed with and without a prefix cache. prefill_tokens: prompt of the overhead measurement. recall: (facts,
     distance in tokens) of each row. recall_threads: conversations a row. starts: times each program is started.
     repeats: runs of which a median is taken. quick_ratios: measure bench-512 at its smallest. archive: records of each
-    archive that is searched.
+    archive that is searched, with as many questions as `questions` says.
     """
 
     turns: int
@@ -42,6 +42,7 @@ class Scale:
     repeats: int
     quick_ratios: bool
     archive: tuple[int, ...]
+    questions: int
 
 
 FULL = Scale(
@@ -55,6 +56,7 @@ FULL = Scale(
     repeats=5,
     quick_ratios=False,
     archive=(10_000, 100_000),
+    questions=100,
 )
 QUICK = Scale(
     turns=12,
@@ -67,6 +69,7 @@ QUICK = Scale(
     repeats=1,
     quick_ratios=True,
     archive=(200,),
+    questions=10,
 )
 
 
@@ -160,7 +163,7 @@ def _measure_redaction(scale: Scale) -> dict[str, Any]:
 
 def _measure_archive(scale: Scale) -> dict[str, Any]:
     _progress("searches among many records, a few minutes")
-    return {"archive": measure_archive(scale.archive)}
+    return {"archive": measure_archive(scale.archive, scale.questions)}
 
 
 def _measure_recall(scale: Scale) -> dict[str, Any]:
