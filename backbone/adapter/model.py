@@ -14,7 +14,7 @@ from backbone.adapter.fingerprint import fingerprint_of
 from backbone.adapter.initial import initialise
 from backbone.adapter.inputs import matching, prepare_call, prepare_positions
 from backbone.adapter.layer import LayerMemory
-from backbone.adapter.one_token import OneToken
+from backbone.adapter.one_token import one_token
 from backbone.adapter.state import MemoryState
 from backbone.adapter.step import write_step
 from backbone.adapter.telemetry import Telemetry
@@ -164,7 +164,7 @@ class MemoryModel(nn.Module):
             self.config, started, input_ids, attention_mask, write_mask, segment_ids, state_positions, telemetry
         )
         layers = self.layers
-        one = OneToken(call, layers) if OneToken.suits(call, layers[0]) else None
+        one = one_token(call, layers)
         token = CURRENT_CALL.set(one or call)
         try:
             out, cache = run(
@@ -177,8 +177,9 @@ class MemoryModel(nn.Module):
         finally:
             CURRENT_CALL.reset(token)
         if one is not None:
-            after = write_step(call, layers, [self._found(one.tokens, name) for name in self._names])
-            return out, cache, after, [], None
+            for name in self._names:
+                self._found(one.tokens, name)
+            return out, cache, one.written(), [], None
         return (out, cache, *self._after(call, layers))
 
     def _after(

@@ -10,6 +10,9 @@ from torch.nn.functional import linear
 from backbone.adapter.call import MemoryCall, ran_early, ran_twice
 from backbone.adapter.config import Head
 from backbone.adapter.layer import NORM_EPS, LayerMemory
+from backbone.adapter.native_token import NativeToken
+from backbone.adapter.state import MemoryState
+from backbone.adapter.step import write_step
 
 
 class _Layer(NamedTuple):
@@ -18,6 +21,13 @@ class _Layer(NamedTuple):
     weight: Tensor
     bias: Tensor | None
     state: Tensor
+
+
+def one_token(call: MemoryCall, layers: Sequence[LayerMemory]) -> "OneToken | NativeToken | None":
+    """Give what is to stand for a call of one token, if that is to be read and written by a short way."""
+    if not OneToken.suits(call, layers[0]):
+        return None
+    return NativeToken.of(call, layers) or OneToken(call, layers)
 
 
 class OneToken:
@@ -32,6 +42,7 @@ class OneToken:
         states = call.memory.layers if call.message is None else call.message.before
         config, like = layers[0].config, states[layers[0].name]
         self.tokens: dict[str, Tensor] = {}
+        self._call, self._memories = call, layers
         self._reads: dict[str, Tensor] = {}
         self._done: set[tuple[str, Head]] = set()
         self._valid, self._whole = call.valid, call.message is None
@@ -76,6 +87,10 @@ class OneToken:
             return memory.add(head, reads, out)
         out.squeeze(1).addmm_(reads, weight, alpha=self._scale)
         return out
+
+    def written(self) -> MemoryState:
+        """Give the memory after the token, once all layers have run."""
+        return write_step(self._call, self._memories, [self.tokens[layer.name] for layer in self._memories])
 
     def _read(self, name: str, x: Tensor) -> Tensor:
         """Read a layer's state with the token's query; gives [B, H·r]."""

@@ -12,6 +12,7 @@ from backbone.bench.gpu import measure_gpu
 from backbone.bench.model import measure
 from backbone.errors import ConfigError
 from backbone.loading import load_backbone
+from backbone.ops.delta_rule import has_native
 
 __all__ = ["main"]
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _print_ratios(ratios: dict[str, float], *, as_json: bool) -> None:
+    print(f"tokens are decoded by {'machine code' if has_native() else 'torch'}", file=sys.stderr)
     if as_json:
         print(json.dumps(ratios))
         return

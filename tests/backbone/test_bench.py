@@ -64,8 +64,10 @@ def test_every_ratio_of_the_fixed_case_is_printed(capsys: pytest.CaptureFixture[
 def test_single_ratios_are_printed_beside_their_targets(capsys: pytest.CaptureFixture[str]) -> None:
     """`--only` measures what it names, and the table says what each is to stay under."""
     main(["cpu", "--quick", "--only", "decode_b1", "prefill_naive"])
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["prefill_naive", "decode_b1"]
+    assert printed.err == "tokens are decoded by machine code\n"
     assert lines[2].endswith("≤ 1.08")
 
 

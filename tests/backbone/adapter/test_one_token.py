@@ -9,7 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from backbone import DeltaMemConfig, MemoryModel, MemoryState, UnsupportedModelError, attach_memory
-from backbone.adapter.one_token import OneToken
+from backbone.adapter import native_token
+from backbone.adapter.native_token import NativeToken
+from backbone.adapter.one_token import OneToken, one_token
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [0, 0, 15, 16, 17, 18, 19]])
 REAL = torch.tensor([[1] * 7, [0, 0, 1, 1, 1, 1, 1]])
@@ -18,6 +20,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "states": {"num_states": 3, "delta_heads": ("q", "k", "v", "o")},
     "o_alone": {"delta_heads": ("o",), "delta_o_rmsnorm": True},
     "learned_scale": {"delta_scale": "head"},
+    "gate_a_state": {"per_row_gates": False, "coupled_decay": False, "num_states": 2},
+    "keeps_all": {"update_mode": "no_lambda", "delta_heads": ("k", "o")},
     "as_projected": {"normalize_qk": False, "update_mode": "lambda_outside", "coupled_decay": False},
     "message": {"granularity": "message"},
     "message_states": {"granularity": "message", "num_states": 2},
@@ -41,6 +45,7 @@ def tensors(memory: MemoryState) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.parametrize("way", [NativeToken, OneToken])
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -50,34 +55,38 @@ def test_the_short_way_is_the_general_one(
     options: dict[str, Any],
     dtype: torch.dtype,
     rows: int,
+    way: type,
 ) -> None:
-    """With and without gradients a token is read and written alike; only without them the short way is taken."""
+    """With and without gradients a token is read and written alike; only without them a short way is taken."""
     model = stirred(make_frozen("qwen3", dtype=dtype), **options)
     by_message = model.config.writes_segments
+    if way is OneToken:
+        monkeypatch.setattr(native_token, "MOST_PRODUCTS", 0)
     ids, real = IDS[:rows], REAL[:rows]
     segments = torch.tensor([0, 0, 0, 1, 1, 1, 1]).expand(rows, -1) if by_message else None
-    taken: list[MemoryModel] = []
-    suits = OneToken.suits
+    write = torch.tensor([[True], [False]])[:rows]
+    taken: list[type] = []
 
-    def noted(*given: Any) -> bool:
-        taken.extend([model] * suits(*given))
-        return suits(*given)
+    def noted(*given: Any) -> Any:
+        found = one_token(*given)
+        taken.extend([] if found is None else [type(found)])
+        return found
 
-    monkeypatch.setattr(OneToken, "suits", noted)
+    monkeypatch.setattr("backbone.adapter.model.one_token", noted)
     with torch.no_grad():
         first = model(ids[:, :6], real[:, :6], segment_ids=None if segments is None else segments[:, :6])
     assert not taken
 
     def step(memory: MemoryState) -> Any:
         past, last = copy.deepcopy(first.past_key_values), None if segments is None else segments[:, 6:]
-        return model(ids[:, 6:], real, past_key_values=past, memory=memory, segment_ids=last)
+        return model(ids[:, 6:], real, past_key_values=past, memory=memory, segment_ids=last, write_mask=write)
 
     before = [tensor.clone() for tensor in tensors(first.memory)]
     general = step(first.memory)
     assert not taken
     with torch.no_grad():
         quick = step(first.memory)
-    assert len(taken) == 1
+    assert taken == [OneToken if by_message else way], "machine code writes tokens, not messages"
     # In half precision the two ways round the sum of projection and correction differently.
     tolerance = 1e-5 if dtype == torch.float32 else 1e-1
     torch.testing.assert_close(quick.logits, general.logits.detach(), rtol=tolerance, atol=tolerance)
@@ -112,13 +121,16 @@ def test_messages_may_come_token_by_token(make_frozen: Callable[..., PreTrainedM
             torch.testing.assert_close(one_by_one, at_once, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("way", [NativeToken, OneToken])
 @pytest.mark.parametrize("name", ["q_proj", "o_proj"])
 @torch.no_grad()
 def test_a_projection_that_runs_twice_or_too_early_is_refused(
-    make_frozen: Callable[..., PreTrainedModel], name: str
+    make_frozen: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch, name: str, way: type
 ) -> None:
     """A decoder that does not run q_proj once, and o_proj after it, is refused with the reason."""
     model = stirred(make_frozen("qwen3"))
+    if way is OneToken:
+        monkeypatch.setattr(native_token, "MOST_PRODUCTS", 0)
     attention = model.backbone.get_decoder().layers[0].self_attn
     started: list[str] = []
 
@@ -131,3 +143,30 @@ def test_a_projection_that_runs_twice_or_too_early_is_refused(
     attention.q_proj.register_forward_pre_hook(run_another)
     with pytest.raises(UnsupportedModelError, match="ran twice" if name == "q_proj" else "ran before q_proj"):
         model(torch.tensor([[5]]))
+
+
+@torch.no_grad()
+def test_what_machine_code_cannot_address_takes_the_other_way(make_frozen: Callable[..., PreTrainedModel]) -> None:
+    """States that are views of others are read as they are; weights that are not float32 are torch's to refuse."""
+    model = stirred(make_frozen("qwen3"))
+    memory = model(IDS).memory
+    turned = {name: tensor.mT.contiguous().mT for name, tensor in memory.layers.items()}
+    assert not any(tensor.is_contiguous() for tensor in turned.values())
+    step = IDS[:, :1]
+    plain, strided = model(step, memory=memory), model(step, memory=MemoryState(turned, memory.fingerprint))
+    assert torch.equal(plain.logits, strided.logits)
+    for parameter in model.layers[0].parameters():
+        parameter.data = parameter.data.half()
+    with pytest.raises(RuntimeError, match="dtype"):
+        model(step, memory=memory)
+
+
+@torch.no_grad()
+def test_a_layer_that_does_not_run_is_refused(make_frozen: Callable[..., PreTrainedModel]) -> None:
+    """The memory of a layer whose projections were never called is not made up."""
+    model = stirred(make_frozen("qwen3"))
+    attention = model.backbone.get_decoder().layers[1].self_attn
+    for name in ("q_proj", "o_proj"):
+        setattr(attention, name, attention.get_submodule(name).base)
+    with pytest.raises(UnsupportedModelError, match="did not run"):
+        model(IDS[:, :1])
