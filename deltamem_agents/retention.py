@@ -150,8 +150,7 @@ class RetentionCall:
         entries = to_entries(request.messages)
         digests, forgot = ((), False) if memory is None else (memory.digests, memory.forgot_digests)
         selection = select_messages(entries, digests, forgot_digests=forgot)
-        # With what was absorbed and is answered again: it is not written, but may have been edited since.
-        shown = [i for i in selection.indices if entries[i].role != "system"]
+        shown = [i for i in selection.indices if entries[i].role != "system"]  # what was absorbed may be edited since
         # A batch settles several requests at once, and none may take what another has half decided for decided.
         mine = RetentionCall(self._retention, self._context, self.decided)
         mine.changed.update(self.changed)
