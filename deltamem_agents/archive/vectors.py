@@ -33,7 +33,7 @@ Vectors = NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 60.0
+_CLOSE_SECONDS = 150.0  # more than Chroma's process is given to end
 
 
 class VectorIndex:
