@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, RowMapping, Select, String, case, select
+from sqlalchemy import (
+    JSON,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    RowMapping,
+    Select,
+    String,
+    Table,
+    case,
+    func,
+    select,
+)
 
 from deltamem_agents.archive.database import read_snapshot
 from deltamem_agents.archive.dialects import insert_into
@@ -51,12 +65,17 @@ class Imported:
     known: int
 
 
-def export_lines(engine: Engine, namespace: Namespace | None = None) -> Iterator[str]:
+def export_lines(
+    engine: Engine, namespace: Namespace | None = None, counts: dict[str, int] | None = None
+) -> Iterator[str]:
     """Yield one JSON object for each version, message, item and thread, of one namespace or of all, in a fixed order.
 
-    Times are microseconds since 1970, as they are stored. What is written meanwhile is left out.
+    Times are microseconds since 1970, as they are stored. What is written meanwhile is left out. counts: gets, before
+    the first line, how many there are of each, by the names of `Imported`.
     """
     with read_snapshot(engine) as connection:
+        if counts is not None:
+            counts |= {f"{kind}s": _count(connection, table, namespace) for kind, table in _TABLES.items()}
         for kind, table in _TABLES.items():
             order = [records.c.position] if kind == "record" else list(table.primary_key.columns)
             chosen = (_messages() if kind == "message" else select(table)).order_by(table.c.namespace, *order)
@@ -94,6 +113,13 @@ def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
                 append(connection, namespace_of(namespace), event)
         note_said(connection)
     return Imported(counts["record"], counts["message"], counts["item"], counts["thread"], counts["known"])
+
+
+def _count(connection: Connection, table: Table, namespace: Namespace | None) -> int:
+    chosen = select(func.count()).select_from(table)
+    if namespace is not None:
+        chosen = chosen.where(table.c.namespace == namespace_key(namespace))
+    return connection.execute(chosen).scalar_one()
 
 
 def _messages() -> Select[Any]:

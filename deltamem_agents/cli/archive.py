@@ -1,6 +1,8 @@
 """Declare `deltamem archive …`: look into an archive, check it, rebuild its index, move it."""
 
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +29,7 @@ from deltamem_agents.cli.archive_options import (
     write_lines,
 )
 from deltamem_agents.cli.options import archive_url, labels, settings_now
-from deltamem_agents.cli.progress import progress
+from deltamem_agents.cli.progress import progress, watched
 
 __all__ = ["archive"]
 
@@ -132,16 +134,29 @@ def rebuild(db: Database = None, index: Index = None, embeddings: Embeddings = N
 
 
 @archive.command(epilog="Example: deltamem archive export -n acme > acme.jsonl")
-def export(file: File = None, namespace: AnySpace = None, db: Database = None) -> None:
-    """Write records and items as JSON lines."""
+def export(
+    file: File = None,
+    namespace: AnySpace = None,
+    db: Database = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With a FILE, print the counts as JSON instead of a table.")
+    ] = False,
+) -> None:
+    """Write records and items as JSON lines, and print how many if they go to a file."""
     from deltamem_agents.archive.database import open_database
     from deltamem_agents.archive.transfer import export_lines
 
     engine = open_database(archive_url(db))
+    counts: dict[str, int] = {}
     try:
-        write_lines(file, export_lines(engine, None if namespace is None else labels(namespace)))
+        lines = export_lines(engine, None if namespace is None else labels(namespace), counts)
+        # On one terminal a bar and the lines would be drawn over each other.
+        with progress("exporting", hidden=file is None and sys.stdout.isatty()) as told:
+            write_lines(file, watched(lines, told, lambda: sum(counts.values())))
     finally:
         engine.dispose()
+    if file is not None:
+        _show_counts("exported", ("kind", "lines"), counts, as_json=as_json)
 
 
 @archive.command("import", epilog="Example: deltamem archive import acme.jsonl")
@@ -158,11 +173,20 @@ def import_file(
 
     engine = open_database(settings_now(archive_db=db).archive_db)  # the one command that may make it
     try:
-        with file.open(encoding="utf-8") as stream:
-            counts = asdict(import_lines(engine, stream))
+        with file.open(encoding="utf-8") as stream, progress("importing") as told:
+            lines: Iterable[str] = stream
+            if stream.seekable():  # and no pipe
+                total = sum(1 for _ in stream)
+                stream.seek(0)
+                lines = watched(stream, told, lambda: total)
+            counts = asdict(import_lines(engine, lines))
     finally:
         engine.dispose()
+    _show_counts("imported", ("kind", "new"), counts, as_json=as_json)
+
+
+def _show_counts(title: str, columns: tuple[str, str], counts: dict[str, int], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(counts))
     else:
-        show_table("imported", ("kind", "new"), counts.items())
+        show_table(title, columns, counts.items())

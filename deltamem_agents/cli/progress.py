@@ -3,7 +3,7 @@
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,16 +12,26 @@ from rich.text import Text
 
 from backbone import DeltaMemError
 
-__all__ = ["error_line", "errors_as_lines", "print_error", "progress", "quiet_loading", "working"]
+__all__ = ["error_line", "errors_as_lines", "print_error", "progress", "quiet_loading", "watched", "working"]
+
+_STEP = 100  # lines
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Give a function that takes how much is done, and how much there is."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_interactive) as bar:
+    with Progress(console=console, transient=True, disable=hidden or not console.is_interactive) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def watched(lines: Iterable[str], told: Callable[[int, int], None], total: Callable[[], int]) -> Iterator[str]:
+    """Yield lines, and tell `told` how many were taken and how many there are; `total` is asked after the first."""
+    for number, line in enumerate(lines, 1):
+        yield line
+        if number % _STEP == 0:
+            told(number, total())
 
 
 @contextmanager

@@ -323,3 +323,24 @@ def test_a_person_sees_that_something_goes_on(run: Run, tmp_path: Path, argument
     said = in_terminal(call, os.environ | {"TERM": "xterm-256color"})[1]
     assert f"{what} …".encode() in said
     assert what not in run(*shlex.split(arguments))[2]
+
+
+def test_moving_an_archive_shows_how_far_it_is(run: Run, tmp_path: Path) -> None:
+    """A person sees a bar while records go to a file and come back, and none among lines that go to the terminal."""
+    url = f"sqlite:///{tmp_path}/archive.sqlite"
+    with MemoryStore.from_url(url) as store:
+        store.records.add_all(("n",), [NewRecord(f"fact {number}") for number in range(250)])
+    environment = os.environ | {"TERM": "xterm-256color"}
+    moved = {
+        "exporting": [*PROGRAM, "archive", "export", "all.jsonl", "--db", url],
+        "importing": [*PROGRAM, "archive", "import", "all.jsonl", "--db", f"sqlite:///{tmp_path}/copy.sqlite"],
+    }
+    for what, call in moved.items():
+        status, said = in_terminal(call, environment)
+        assert status == 0, said
+        assert what.encode() in said
+        assert "━".encode() in said
+    shown = in_terminal([*PROGRAM, "archive", "export", "--db", url], environment)[1]
+    assert shown.count(b"\n") == 250
+    assert b"exporting" not in shown
+    assert run("archive", "export", "again.jsonl", "--db", url)[2] == ""

@@ -1,7 +1,9 @@
 """The archive from the command line."""
 
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,19 +131,33 @@ def test_verify_and_rebuild(
 def test_export_and_import_make_an_exact_copy(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     """The copy exports the same lines, is searched alike, and importing again adds nothing; the file is the owner's."""
     copy = f"sqlite:///{tmp_path}/copy.sqlite"
-    assert run("export", "all.jsonl")[0] == 0
+    status, said, _ = run("export", "all.jsonl", "--json")
+    assert (status, json.loads(said)) == (0, {"records": 3, "messages": 1, "items": 1, "threads": 1})
+    assert "exported" in run("export", "all.jsonl")[1]
     assert Path("all.jsonl").stat().st_mode & 0o777 == 0o600
     exported = Path("all.jsonl").read_text(encoding="utf-8")
     assert exported.count("\n") == 3 + 1 + 1 + 1
     counts = json.loads(run("import", "all.jsonl", "--db", copy, "--json")[1])
     assert counts == {"records": 3, "messages": 1, "items": 1, "threads": 1, "known": 0}
-    assert run("export", "--db", copy)[1] == exported
+    assert run("export", "--db", copy)[1] == run("export", "--db", copy, "--json")[1] == exported
     found = [json.loads(run("search", "apples", "-n", "user/ann", "--json", *more)[1]) for more in ((), ("--db", copy))]
     assert found[0] == found[1]
     assert "known" in run("import", "all.jsonl", "--db", copy)[1]
     assert run("export", "--db", copy)[1] == exported
     part = run("export", "--namespace", "other")[1]
     assert [json.loads(line)["text"] for line in part.splitlines()] == ["blue sky"]
+    assert json.loads(run("export", "part.jsonl", "--namespace", "other", "--json")[1])["records"] == 1
+
+
+def test_a_pipe_is_imported(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """What cannot be read twice is read once."""
+    run("export", "all.jsonl")
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("all.jsonl").read_bytes()))
+    writer.start()
+    counts = json.loads(run("import", "pipe", "--db", f"sqlite:///{tmp_path}/copy.sqlite", "--json")[1])
+    writer.join()
+    assert counts["records"] == 3
 
 
 def test_a_spoilt_line_imports_nothing(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
