@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.options import archive_url, settings_now
 from deltamem_agents.cli.progress import working
 
@@ -128,12 +129,15 @@ def show_rows(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: 
 
 
 def show_table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table, wider than the terminal where names would not fit: other commands take them as they are."""
+    """Print a table, wider than the terminal where names would not fit: other commands take them as they are.
+
+    Control characters are escaped.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell)) for cell in row] for row in rows]
     table, needed = Table(title=title), 1
     for number, column in enumerate(columns):
         name = column in _NAMES

@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from backbone import DeltaMemError
 from deltamem_agents.checkpoint import open_checkpointer
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.progress import error_line, print_error, working
 from deltamem_agents.cli.terminal import note, open_model, typed
 from deltamem_agents.memory_cell import memory_from
@@ -79,7 +80,7 @@ def _converse(talk: _Talk, runner: asyncio.Runner) -> None:
 
 def _turn(talk: _Talk, runner: asyncio.Runner, text: str) -> None:
     try:
-        runner.run(talk.reply(text, lambda piece: typer.echo(piece, nl=False)))
+        runner.run(talk.reply(text, lambda piece: typer.echo(printable(piece), nl=False)))
         typer.echo()
         note(runner.run(talk.status()))
     except KeyboardInterrupt:

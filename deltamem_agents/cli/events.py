@@ -6,8 +6,9 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.progress import print_error
-from deltamem_agents.cli.terminal import note, printable
+from deltamem_agents.cli.terminal import note
 
 __all__ = ["Event", "Show", "events", "print_event", "print_json"]
 
@@ -46,7 +47,7 @@ def print_event(event: Event) -> None:
         case "call":
             print(printable(f"→ {event['call']} {json.dumps(event['arguments'], ensure_ascii=False)}"))
         case "result":
-            note("\n".join(f"  {printable(line)}" for line in event["text"].splitlines()))
+            note("\n".join(f"  {line}" for line in event["text"].splitlines()))
         case "question":
             print(f"{printable(event['call'])} needs your leave:\n{text}\nyes or no?")
         case "answer":

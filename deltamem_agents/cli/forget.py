@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltamem_agents.cli.archive_options import ArchiveDatabase, Embeddings, Index, Space, store_at
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.options import (
     AsJson,
     Database,
@@ -149,7 +150,7 @@ def _print_table(receipt: "ForgetReceipt") -> None:
     console = Console()
     console.print(table)
     for held in receipt.held:
-        console.print(f"kept: {held.id} ({held.reason})", markup=False)
+        console.print(printable(f"kept: {held.id} ({held.reason})"), markup=False)
     if receipt.scan is not None:
         console.print(_scan_line(receipt.scan))
     if not (receipt.complete or receipt.dry_run):

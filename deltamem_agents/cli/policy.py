@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.policy import PolicyChain, PolicyMessage, Retain, default_policy, load_policy
 from deltamem_agents.policy.loading import PolicyFile
 
@@ -34,7 +35,7 @@ def explain(message: str, *, source: str, policy: Path | None, as_json: bool) ->
     console = Console()
     console.print(table)
     if decision.text is not None:
-        console.print("text:", decision.text, markup=False, highlight=False)
+        console.print("text:", printable(decision.text), markup=False, highlight=False)
 
 
 def try_examples(path: Path, *, policy: Path | None, as_json: bool) -> None:
@@ -54,7 +55,7 @@ def try_examples(path: Path, *, policy: Path | None, as_json: bool) -> None:
     else:
         for row in rows:
             told = f"✗ {'; '.join(row['misses'])}" if row["misses"] else "✓"
-            print(f"{told}  {row['message']}  ({row['reason']})")
+            print(printable(f"{told}  {row['message']}  ({row['reason']})"))
         print(f"{len(rows) - failed} of {len(rows)} examples as expected")
     if failed or not rows:
         raise typer.Exit(1)

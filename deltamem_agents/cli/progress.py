@@ -11,6 +11,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from backbone import DeltaMemError
+from deltamem_agents.cli.escaping import printable
 
 __all__ = ["error_line", "errors_as_lines", "print_error", "progress", "quiet_loading", "watched", "working"]
 
@@ -92,4 +93,4 @@ def error_line(error: Exception) -> str:
 
 def print_error(line: str) -> None:
     """Print one line of an error to stderr, red unless NO_COLOR is set or it goes into a pipe."""
-    Console(stderr=True).print(Text(line, style="red"), soft_wrap=True)
+    Console(stderr=True).print(Text(printable(line), style="red"), soft_wrap=True)

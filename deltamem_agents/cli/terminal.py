@@ -1,13 +1,13 @@
 """Talk to a person in a terminal: load the model that they chose, take their lines, and write notes beside replies."""
 
 import sys
-import unicodedata
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.options import chat_model
 from deltamem_agents.cli.progress import quiet_loading, working
 
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
     from deltamem_agents.chat_models import ChatDeltaMem
     from deltamem_agents.settings import Settings
 
-__all__ = ["note", "open_model", "printable", "typed"]
+__all__ = ["note", "open_model", "typed"]
 
 _BUNDLED_REPLY_TOKENS = 64
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, marks without a shape, half characters, separators
-_PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji
 
 
 def open_model(settings: "Settings") -> "ChatDeltaMem":
@@ -47,20 +45,10 @@ def typed() -> Iterator[str]:
 
 
 def note(text: str) -> None:
-    """Print what is not part of the conversation: dim in a terminal, and as it is in a pipe."""
+    """Print what is not part of the conversation, its controls escaped: dim in a terminal, and plain in a pipe."""
+    text = printable(text)
     console = Console()
     if console.is_terminal:
         console.print(Text(text, style="dim"), soft_wrap=True)
     else:
         print(text)  # rich would turn tabs into spaces
-
-
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that it can neither move a terminal's cursor nor reorder.
-
-    Line feeds and tabs stay as they are.
-    """
-    return "".join(
-        one.encode("unicode_escape").decode() if one not in _PLAIN and unicodedata.category(one) in _UNSEEN else one
-        for one in text
-    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.options import (
     Adapter,
     AsJson,
@@ -139,11 +140,12 @@ def _print_events(timeline: "Timeline", events: "Sequence[Event]") -> None:
     from rich.text import Text
 
     console = Console()
-    console.print(f"thread {timeline.thread}: {len(timeline.messages)} messages, {timeline.checkpoints} checkpoints")
+    counted = f"{len(timeline.messages)} messages, {timeline.checkpoints} checkpoints"
+    console.print(Text(f"thread {printable(timeline.thread)}: {counted}"))
     for event in events:
         at = event.time.strftime("%Y-%m-%d %H:%M:%S")
-        said = " ".join(event.text.split())
-        line = Text.assemble(at, " ", (f"{event.kind:<9}", _STYLES[event.kind]), f" {event.who:<12} {said}")
+        who, said = printable(event.who), printable(" ".join(event.text.split()))
+        line = Text.assemble(at, " ", (f"{event.kind:<9}", _STYLES[event.kind]), f" {who:<12} {said}")
         if console.is_terminal:
             line.truncate(console.width, overflow="ellipsis")
         console.print(line, soft_wrap=True)

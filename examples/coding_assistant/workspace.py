@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deltamem_agents import ConfigError
-from deltamem_agents.cli.terminal import printable
+from deltamem_agents.cli.escaping import printable
 
 from .commands import run_confined
 
