@@ -9,11 +9,12 @@ import pytest
 PATIENCE_SECONDS = 300
 
 # Forks a process for every step, kills it there, and lets another one look at what is left. Chroma runs in the process
-# that is killed, and so ends at the same step; in one of its own it would also finish what it was asked.
+# that is killed, and so ends at the same step; in one of its own it would also finish what it was asked. What
+# Chroma and numpy import at their first use is imported once, ahead of all forks.
 KILLED_AT_EVERY_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
-from unittest.mock import patch
+import chromadb.api.rust, chromadb.telemetry.product.posthog, numpy.random
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from deltamem_agents.archive import directory, indexer, writes
 from deltamem_agents.archive.chroma import ChromaIndex, open_client
