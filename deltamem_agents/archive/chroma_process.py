@@ -59,6 +59,7 @@ class ChromaProcess:
             stdout=subprocess.PIPE,
             stderr=self._said,
             process_group=0,  # Ctrl-C is meant for this program
+            umask=0o077,
         )
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._answers = cast("IO[bytes]", self._process.stdout)

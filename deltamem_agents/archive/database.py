@@ -78,7 +78,7 @@ def _open_sqlite(url: URL, path: Path) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     # Two processes that switch one new file to WAL at once get "database is locked" whatever the timeout.
-    with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS):
+    with FileLock(f"{path}.lock", timeout=_BUSY_SECONDS, mode=0o600):
         make_private(path)
         _migrate(engine)
     return engine

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from deltamem_agents._files import make_private
 from deltamem_agents.archive.chroma_process import ChromaProcess
 from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
 
@@ -46,7 +47,7 @@ class IndexDirectory:
         """Make the directory if it is missing, and lock it; raises IndexBusyError if another owner has it."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
-        self._lock = FileLock(path / "index.lock", thread_local=False)
+        self._lock = FileLock(path / "index.lock", mode=0o600, thread_local=False)
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -77,6 +78,7 @@ class IndexDirectory:
         """Replace the manifest; after a crash there is the old one or the new one."""
         file = self.path / _MANIFEST
         new = file.with_suffix(".new")
+        make_private(new)
         with new.open("w", encoding="utf-8") as stream:
             json.dump(asdict(manifest), stream)
             stream.flush()

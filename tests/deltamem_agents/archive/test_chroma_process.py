@@ -52,6 +52,21 @@ def index(tmp_path: Path) -> Iterator[ChromaProcess]:
     process.close()
 
 
+def test_the_files_are_their_owners_only(tmp_path: Path) -> None:
+    """Also in a directory that was there before and that others can read."""
+    tmp_path.chmod(0o755)
+    directory = IndexDirectory(tmp_path)
+    manifest = Manifest("i", 0, "m", 4, directory.new_folder())
+    directory.write(manifest)
+    process = directory.open(manifest)
+    process.upsert(7, VECTORS)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    process.close()
+    directory.release()
+    assert {"index.json", "index.lock", "chroma.sqlite3"} <= modes.keys()
+    assert set(modes.values()) == {0o600, 0o700}
+
+
 def test_answers_are_those_of_chroma_in_this_process(index: ChromaProcess, tmp_path: Path) -> None:
     """Every method gives what the same method gives without a process between."""
     (tmp_path / "own").mkdir()
