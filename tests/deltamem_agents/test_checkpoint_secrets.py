@@ -21,6 +21,7 @@ from langgraph.types import interrupt
 
 from backbone import ConfigError
 from deltamem_agents import ChatDeltaMem, DeltaMemMiddleware, memory_from, open_checkpointer
+from deltamem_agents.threads import fork_thread
 
 CONFIG: Any = {
     "configurable": {"thread_id": "a", "user": "secret token: 9f8A7b6C5d4E3f2A1b0C"},
@@ -216,6 +217,10 @@ def test_threads_from_before_the_key_stay_readable(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "threads.sqlite")) as connection:
         kinds = connection.execute("SELECT thread_id, type FROM checkpoints").fetchall()
     assert set(kinds) == {("a", "msgpack"), ("new", "msgpack+aes")}
+    with open_checkpointer(url, aes_key=KEY) as saver:
+        fork_thread(saver, "a", "newest, and in the clear")
+    with pytest.raises(ConfigError, match="another AES key"), open_checkpointer(url, aes_key=OTHER):
+        pass
 
 
 def test_altered_ciphertext_is_refused(tmp_path: Path) -> None:
@@ -240,6 +245,12 @@ def test_postgres_refuses_a_wrong_key() -> None:
         with pytest.raises(ConfigError, match="another AES key"), open_checkpointer(url, aes_key=OTHER):
             pass
         assert b"approve?" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    with postgres_server() as (url, _):
+        for key, thread in ((None, "in the clear"), (KEY, "encrypted")):
+            with open_checkpointer(url, aes_key=key) as saver:
+                graph_on(saver).invoke(session(), {"configurable": {"thread_id": thread}})
+        with pytest.raises(ConfigError, match="another AES key"), open_checkpointer(url, aes_key=OTHER):
+            pass
 
 
 @pytest.mark.parametrize("key", ["", "short", b"x" * 17])
