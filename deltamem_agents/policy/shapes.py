@@ -58,7 +58,8 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"(?:^|<!--)[\ \t]*(?:system|ai|agents?|assistants?|bots?)\s*:\ (?:[\w'-]+\ ){2}",
         r"\byou\ are\ now\b",
         rf"\b(?:please|kindly)\s+(?:\w+ly\s+)?{_DEEDS}\b",
-        r"\b(?:remember\ (?:that|to|this)|memori[sz]e|keep\ in\ mind|from\ (?:now\ on|today)|going\ forward|henceforth"
+        r"\bremember(?::|\ (?:that|to|this)\b)",
+        r"\b(?:memori[sz]e|keep\ in\ mind|from\ (?:now\ on|today)|going\ forward|henceforth"
         r"|effective\ (?:immediately|today)|(?:be\ aware|take\ note)\ that)\b",
         r"^[\ \t>*\#/-]{0,20}(?:always|never|do\ not|don't|first,?|(?:before|after)\ \w{1,20}ing\b[^,\n]{0,40},"
         rf"|(?:when(?:ever)?|if)\ (?!\w+,)[^,\n]{{1,60}},)\ (?:always\ )?{_DEEDS}\ ",
@@ -112,7 +113,7 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"(?:agreed|decided|switched|moved|adopted|standardi[sz]ed|mandates?|prefers?|requires?|uses?)\b",
         r"\b(?:new|updated|changed|our|team|project|coding|house|security|official|company)\s+(?:\w+\s+)?"
         r"(?:conventions?|polic(?:y|ies)|rules?|standards?|guidelines?|practices?|requirements?|style)\b",
-        r"(?<!class\ )\b(?:convention|policy)\s*(?:is|:|changed)\s",
+        r"(?<!class\ )\b(?:conventions?|policy)\s*(?:(?:is|:|changed)\s|changes?:)",
         r"\bis\s+(?:now\s+)?(?:mandatory|no\ longer\ (?:needed|required|necessary|allowed))\b",
         r"\b(?:approved|trusted|whitelisted|official|internal|company)\s+(?:package\s+)?(?:registry|mirror|index|proxy)\b",
         r"\b(?:registry|mirror|index|remote|endpoint|proxy|host)\s+(?:has\s+)?(?:moved|changed)\s+to\b",
