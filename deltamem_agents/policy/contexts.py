@@ -39,6 +39,10 @@ _SAID = re.compile(
     r"""(?:now[ ]|still[ ]|always[ ]|just[ ])?:?[ ]{0,2}"""
     rf"""(?:{_QUOTED}|{_BARE})"""
 )
+_LABELLED = re.compile(
+    r"[ ](?:for|to|of|on|in|at)[ ](?:[^\s:\ufdd0]{1,40}[ ]){0,5}[^\s:\ufdd0]{1,40}:[ ]{1,2}"
+    rf"(?:{_QUOTED}|{_BARE})"
+)
 _FOLLOWS = re.compile(rf"[ ]{{1,2}}:?[ ]?(?:{_QUOTED}|{_BARE})")
 _LOGIN_WORD = re.compile(r"\b(?:login|user(?:name)?|and|with|use|using)\b", re.IGNORECASE)
 _PASSPHRASE = re.compile(r"[ ]?(?:is|:|=)[ ]{1,2}(?P<u>[a-z]{3,12}(?:[ ][a-z]{3,12}){3,11})(?![a-z])")
@@ -54,6 +58,13 @@ _SOMETHING_ELSE = re.compile(
 _HEADER = re.compile(r"[ ]{1,3}(?P<u>[A-Za-z0-9+/_.~-]{12,4096}+=*+)(?![\ufdd0])")
 _LOGIN = re.compile(r"""[^\s:/@"'<>\ufdd0]{0,100}+:(?P<u>[^\s/"'<>`\ufdd0]{1,200})@""")
 _CURL = re.compile(r"""(?:-u|--user)[ =]?["']?[\w.@+-]{1,64}+:(?P<u>[^\s"'\ufdd0]{3,128}+)""")
+# Commands that take a password after -p, and npm's name for a login in base64.
+_COMMANDS = {
+    "sshpass": re.compile(r"""sshpass[ ]{1,3}-p[ ]?["']?(?P<u>[^\s"'\ufdd0]{3,128}+)"""),
+    " login ": re.compile(r"""[ ]login[ ](?:[^\s\ufdd0]{1,80}[ ]){0,6}?-p[ ]["']?(?P<u>[^\s"'\ufdd0]{3,128}+)"""),
+    "mysql": re.compile(r"""mysql\w{0,10}[ ](?:[^\s\ufdd0]{1,80}[ ]){0,6}?-p["']?(?P<u>[^\s"'\ufdd0]{3,128}+)"""),
+    "_auth": re.compile(r"""_auth[ ]?=[ ]?["']?(?P<u>[A-Za-z0-9+/]{12,1024}+={0,2})(?!\w)"""),
+}
 _DATABASE = re.compile(
     r"(?:postgres(?:ql)?|mysql|mariadb|mongodb|rediss?|amqps?|mssql|sqlserver|oracle|clickhouse|snowflake|cockroachdb)"
     r"(?:\+[\w.-]{1,30})?\Z"
@@ -168,7 +179,7 @@ def _said_password(text: str, begin: int, end: int) -> Span | None:
     phrase = _PASSPHRASE.match(text, end)
     if phrase is not None and is_password(phrase["u"], quoted=True):
         return *phrase.span("u"), "password"
-    match = _SAID.match(text, end)
+    match = _SAID.match(text, end) or _LABELLED.match(text, end)
     if match is not None:
         start, stop, group = _value(text, match)
         ends_sentence = not text[stop : stop + 2].strip(" .!?,;)") or text[stop : stop + 1] in ".!,;\n"
@@ -208,6 +219,11 @@ def credentials(text: str, lowered: str) -> Iterator[Span]:
                 yield *header.span("u"), "authorization"
     if "curl" in text:
         yield from ((*m.span("u"), "password") for m in _CURL.finditer(text) if not _is_stand_in(m["u"]))
+    for literal, pattern in _COMMANDS.items():
+        for at in _occurrences(text, literal):
+            given = pattern.match(text, at)
+            if given is not None and not _is_stand_in(given["u"]):
+                yield *given.span("u"), "password"
 
 
 def _value(text: str, match: re.Match[str]) -> tuple[int, int, str]:

@@ -82,6 +82,11 @@ SECRETS = {
     "xml": ("<password>{}</password>", "hunter2!"),
     "netrc": ("machine x login bob password {}", "hunter2"),
     "jdbc": ("jdbc:mysql://host/db?user=root&password={}&ssl=true", "Pa55word"),
+    "password-for": ("password for the staging box: {}", "moonLight88"),
+    "sshpass": ("sshpass -p '{}' ssh root@host", "s5hP4ss!"),
+    "docker-login": ("docker login -u bob -p {} registry.example.org", "dckrPw7711"),
+    "mysql": ("mysqldump -h db -u root -p{} shop", "r00tpw"),
+    "npmrc": ("//registry.example.org/:_auth={}", "Ym9iOm15LW5wbS1wYXNzd29yZA=="),
     "vault": ("VAULT_TOKEN={}", "hvs." + drawn(90, URLSAFE)),
 }
 BENIGN = """\
@@ -107,6 +112,11 @@ if password != confirm_password:
 raise ValueError("password must not be empty")
 Fix token refresh (commit 3f2a9c1b8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a)
 api_key="YOUR_API_KEY"
+docker login -u bob -p $REGISTRY_PASSWORD registry.example.org
+mysql -u root -p shop < dump.sql
+the password for staging: see the wiki
+request_auth = make_auth(user)
+docker run --rm -p 8080:80 login
 export TOKEN=${GITHUB_TOKEN}
 apiKey: process.env.API_KEY,
 const token = req.headers.authorization.split(' ')[1];
