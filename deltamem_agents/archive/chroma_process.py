@@ -5,6 +5,7 @@ writes them. And a damaged folder can crash or hang whoever opens it.
 """
 
 import contextlib
+import gc
 import itertools
 import os
 import pickle
@@ -169,9 +170,12 @@ class ChromaProcess:
 def serve(folder: Path) -> None:
     """Answer requests of the standard input until it ends; raises whatever Chroma raises when it opens the folder."""
     os.chdir(folder)  # chromadb reads a file .env of the working directory
-    # Only this process needs chromadb, which takes seconds to import.
+    # Only this process needs chromadb, which takes seconds to import; a seventh of that is the search for garbage.
+    gc.disable()
     from deltamem_agents.archive.chroma import ChromaIndex, open_client  # noqa: PLC0415
 
+    gc.freeze()
+    gc.enable()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     lock = threading.Lock()
