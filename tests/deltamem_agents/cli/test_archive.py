@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -21,16 +22,23 @@ NS = ("user", "ann")
 MODEL = DeterministicFakeEmbedding(size=4)
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make an archive with two versions of a record, a message, an expiring record and an item."""
-    url = f"sqlite:///{tmp_path}/a.sqlite"
-    with MemoryStore.from_url(url, tmp_path / "index", MODEL) as store:
+    folder = tmp_path_factory.mktemp("filled")
+    with MemoryStore.from_url(f"sqlite:///{folder}/a.sqlite", folder / "index", MODEL) as store:
         first = store.records.add(NS, NewRecord("green [red] apples", "t", "1", tags=("x",)))
         store.records.update(NS, first.id, "ripe apples", expected_version=1)
         store.records.add(("other",), NewRecord("blue sky", created=datetime(2024, 1, 1, tzinfo=UTC), ttl=timedelta(1)))
         store.put(("notes",), "k", {"text": "naïve", "n": [1, None]}, ttl=60)
-    return url
+    return folder
+
+
+@pytest.fixture
+def url(filled: Path, tmp_path: Path) -> str:
+    """Copy the archive for one test."""
+    shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
+    return f"sqlite:///{tmp_path}/a.sqlite"
 
 
 @pytest.fixture
