@@ -35,11 +35,12 @@ with RecordStore.from_url(url) as store:
         assert store.get(("user", "ann"), added.id) == added
 """
 READER = """
-import sys
+import sys, time
 from deltamem_agents.archive.record_store import RecordStore
 with RecordStore.from_url(sys.argv[1]) as store:
     while (seen := store.count(("user", "ann"))) < int(sys.argv[2]):
         assert len({record.id for record in store.list(("user", "ann"), limit=20)}) == min(seen, 20) or seen < 20
+        time.sleep(0.01)
 """
 
 
