@@ -35,7 +35,7 @@ def data_agent(
     middleware: list[AgentMiddleware[Any, Any, Any]] = [
         ToolCallLimitMiddleware(run_limit=_MAX_CALLS, exit_behavior="end"),
         *memory.middleware(trim_history=True),
-        Provenance(memory),
+        Provenance(memory, table.groups()),
     ]
     return create_agent(
         model,

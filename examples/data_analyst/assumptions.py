@@ -2,32 +2,28 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from deltamem_agents import HybridMemory, recalled_text
-from deltamem_agents.archive import Record, RecordFilter
-from deltamem_agents.policy import PolicyContext
+
+from .statements import ASSUMED, Assumed, cited, mentions, newest_record, newest_statement, states
 
 __all__ = [
-    "ASSUMED",
     "ASSUMPTIONS_KEY",
-    "Assumed",
     "Assumption",
     "Prompt",
     "as_lines",
     "kept_group",
     "stated_unit",
     "trace",
+    "unkept_group",
 ]
 
 ASSUMPTIONS_KEY = "assumptions"
-_LOOKED_AT = 50
-_QUARANTINED = "quarantined"
-_CITATION_DIGITS = 8  # the end of a record's id, by which recalled blocks cite it
 _PASSAGE = re.compile(r"^\[m:([0-9a-f]+)\] (\d{4}-\d\d-\d\d) ", re.MULTILINE)
 _MEASURED = "amounts|costs|figures|measurements|money|numbers|prices|values"
 _UNITS = (
@@ -45,27 +41,10 @@ Source = Literal[
     "a cited record",
     "working memory",
     "the filter",
+    "no filter",
     "the archive",
     "unknown",
 ]
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """Name what an argument assumes. cues: a sentence that states it has one of these beside the value."""
-
-    name: str
-    cues: tuple[str, ...]
-
-
-ASSUMED: Mapping[str, Assumed] = {
-    "missing": Assumed("missing value rule", ("missing", "gaps")),
-    "kind": Assumed("chart type", ("chart", "plot", "figure")),
-    "level": Assumed("significance level", ("level", "significan", "hypothes", "p is", "alpha")),
-    "outliers": Assumed("outlier rule", ("outlier", "extreme")),
-    "group": Assumed("subgroup", ("group", "only", "analysis", "care about")),
-}
-"""The arguments that a person states once, by their names in the tools."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +65,7 @@ class Assumption:
             "a cited record": "quoted to the model from the archive",
             "working memory": "from the working memory",
             "the filter": "chosen by filter_rows earlier in this thread",
+            "no filter": "that was said, but no filter_rows of this thread has chosen it",
             "the archive": "said earlier; the tools convert nothing",
             "unknown": "nothing you said states it; the model may have made it up",
         }[self.source]
@@ -125,12 +105,12 @@ def trace(argument: str, value: str, prompt: Prompt, memory: HybridMemory) -> As
         m for m in prompt.messages if isinstance(m, HumanMessage | AIMessage) and m.text and not recalled_text([m])
     ]
     newest = max((at for at, message in enumerate(people) if isinstance(message, HumanMessage)), default=-1)
-    if newest >= 0 and _mentions(people[newest].text, value):
+    if newest >= 0 and mentions(people[newest].text, value):
         return Assumption(assumed.name, value, "this message")
-    if any(_states(m.text, value, assumed) and prompt.has(m.text) for m in people):
+    if any(states(m.text, value, assumed) and prompt.has(m.text) for m in people):
         return Assumption(assumed.name, value, "the prompt")
     for citation, said, text in _passages(recalled_text(prompt.messages)):
-        if _states(text, value, assumed):
+        if states(text, value, assumed):
             return Assumption(assumed.name, value, "a cited record", citation, said)
     if _called(argument, value, prompt):
         return Assumption(assumed.name, value, "an earlier call")
@@ -142,6 +122,18 @@ def kept_group(group: str, memory: HybridMemory) -> Assumption:
     """Describe the subgroup that a filter of the thread keeps, with the newest record that states it."""
     assumed = ASSUMED["group"]
     return Assumption(assumed.name, group, "the filter", *(_statement(group, assumed, memory) or ()))
+
+
+def unkept_group(groups: str, memory: HybridMemory) -> Assumption | None:
+    """Say that all rows were used though the user has stated a subgroup; groups: those of the table, as an expression.
+
+    None where nothing was said. Whether a filter of the thread has chosen one is for the caller to know.
+    """
+    found = newest_statement(ASSUMED["group"], groups, memory)
+    if found is None:
+        return None
+    group, record = found
+    return Assumption(ASSUMED["group"].name, f"all rows, not {group}", "no filter", *cited(record))
 
 
 def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
@@ -158,8 +150,8 @@ def stated_unit(prompt: Prompt, memory: HybridMemory) -> Assumption | None:
         if text.startswith("user: ") and (unit := _unit_in(text)):
             return Assumption("unit", unit, "a cited record", citation, day)
     words = f"currency unit {_MEASURED.replace('|', ' ')}"
-    record = _newest(words, memory, lambda text: _unit_in(text) is not None)
-    return None if record is None else Assumption("unit", str(_unit_in(record.text)), "the archive", *_cited(record))
+    record = newest_record(words, memory, lambda text: _unit_in(text) is not None)
+    return None if record is None else Assumption("unit", str(_unit_in(record.text)), "the archive", *cited(record))
 
 
 def _unit_in(text: str) -> str | None:
@@ -182,36 +174,8 @@ def _passages(block: str) -> list[tuple[str, str, str]]:
 
 def _statement(value: str, assumed: Assumed, memory: HybridMemory) -> tuple[str, str] | None:
     """Return citation and date of the newest archived message in which the user states the value."""
-    record = _newest(value, memory, lambda text: _states(text, value, assumed))
-    return None if record is None else _cited(record)
-
-
-def _newest(query: str, memory: HybridMemory, fits: Callable[[str], bool]) -> Record | None:
-    """Return the newest of the user's records that suit a query, fit, and may be shown."""
-    hits = memory.store.recall(memory.namespace, query, where=RecordFilter(source="user"), limit=_LOOKED_AT)
-    context = PolicyContext(memory.namespace)
-    fitting = [
-        hit.record
-        for hit in hits
-        if fits(hit.record.text)
-        and _QUARANTINED not in hit.record.tags
-        and memory.policy.present(hit.record, context).action in {"show", "mask"}
-    ]
-    return max(fitting, key=lambda record: record.created, default=None)
-
-
-def _cited(record: Record) -> tuple[str, str]:
-    return record.id[-_CITATION_DIGITS:], f"{record.created:%Y-%m-%d}"
-
-
-def _states(text: str, value: str, assumed: Assumed) -> bool:
-    """Tell whether a text states the value: it names it beside a cue, and is no question."""
-    lower = text.lower()
-    return _mentions(text, value) and any(cue in lower for cue in assumed.cues) and not text.rstrip().endswith("?")
-
-
-def _mentions(text: str, value: str) -> bool:
-    return re.search(rf"(?<![\w.]){re.escape(value)}(?![\w]|\.\d)", text, re.IGNORECASE) is not None
+    record = newest_record(value, memory, lambda text: states(text, value, assumed))
+    return None if record is None else cited(record)
 
 
 def as_lines(notes: Sequence[Mapping[str, Any]]) -> str:

@@ -1,15 +1,27 @@
 """Middleware that notes on each reply which assumptions its calls made, and where they came from."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from deltamem_agents import HybridMemory, active_cell
+from deltamem_agents import ChatDeltaMem, HybridMemory, active_cell, recalled_text
 
-from .assumptions import ASSUMED, ASSUMPTIONS_KEY, Prompt, as_lines, kept_group, stated_unit, trace
+from .assumptions import (
+    ASSUMPTIONS_KEY,
+    Assumption,
+    Prompt,
+    as_lines,
+    kept_group,
+    stated_unit,
+    trace,
+    unkept_group,
+)
+from .statements import ASSUMED, newest_statement
+from .table import EVERYONE
 
 __all__ = ["Provenance"]
 
@@ -20,25 +32,55 @@ Note = dict[str, str | None]
 class Provenance(AgentMiddleware[Any, Any]):
     """Note the assumptions in `response_metadata["assumptions"]` of the calls, and of the answer that they led to.
 
-    The answer's are also written to the graph's custom stream. Put it after the memory's middleware in the list: there
-    it sees the recalled block, and the prompt as the model saw it.
+    The answer's are also written to the graph's custom stream. A call with a value that nobody has stated is asked for
+    once more, with what the user has said about it in the prompt; a call that failed is told under the answer, whatever
+    the model makes of it. Put it after the memory's middleware in the list: there it sees the recalled block, and the
+    prompt as the model saw it.
     """
 
-    def __init__(self, memory: HybridMemory) -> None:
-        """Take the memory whose archive is asked who said what."""
+    def __init__(self, memory: HybridMemory, groups: Sequence[str] = ()) -> None:
+        """Take the memory whose archive is asked who said what, and the names of the table's groups."""
         super().__init__()
         self._memory = memory
+        self._groups = "|".join(rf"{re.escape(group)}s?" for group in groups)
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Response]) -> Response:
         """Call the model, and note what its reply assumes."""
-        return self._shown(request, self._noted(request, handler(request)))
+        response = self._noted(request, handler(request))
+        if (again := self._with_statement(request, response)) is not None:
+            response = self._noted(again, handler(again))
+        return self._shown(request, response)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[Response]]
     ) -> Response:
         """Call the model, and note what its reply assumes, without blocking the event loop."""
-        response = await handler(request)
-        return self._shown(request, await asyncio.to_thread(self._noted, request, response))
+        response = await asyncio.to_thread(self._noted, request, await handler(request))
+        if (again := await asyncio.to_thread(self._with_statement, request, response)) is not None:
+            response = await asyncio.to_thread(self._noted, again, await handler(again))
+        return self._shown(request, response)
+
+    def _with_statement(self, request: ModelRequest[Any], response: Response) -> ModelRequest[Any] | None:
+        """Return a request that quotes what the user said about values which the reply's calls made up, if they did."""
+        made_up = {
+            str(note["name"])
+            for message in response.result
+            if isinstance(message, AIMessage) and message.tool_calls
+            for note in message.response_metadata[ASSUMPTIONS_KEY]
+            if note["source"] == "unknown" and str(note["value"]).lower() not in EVERYONE
+        }
+        asked = [assumed for assumed in ASSUMED.values() if assumed.name in made_up]
+        found = [newest_statement(one, one.values or self._groups, self._memory) for one in asked]
+        said = "\n".join(statement[1].text for statement in found if statement is not None)
+        if not said:
+            return None
+        local = isinstance(request.model, ChatDeltaMem)
+        count = request.model.get_num_tokens if local else None
+        newest: list[Any] = [HumanMessage(said)]
+        quoted, _ = self._memory.with_recalled(newest, in_prompt=(), as_system=local, count_tokens=count)
+        others: list[Any] = [message for message in request.messages if not recalled_text([message])]
+        at = len(others) - len(_turn(others)) - 1
+        return request.override(messages=others[:at] + quoted[:-1] + others[at:]) if at >= 0 else None
 
     def _noted(self, request: ModelRequest[Any], response: Response) -> Response:
         cell = active_cell()
@@ -51,7 +93,10 @@ class Provenance(AgentMiddleware[Any, Any]):
         if not isinstance(message, AIMessage):
             return message
         notes = self._of_calls(message, prompt) if message.tool_calls else self._of_answer(request, prompt)
-        return message.model_copy(update={"response_metadata": {**message.response_metadata, ASSUMPTIONS_KEY: notes}})
+        noted = {"response_metadata": {**message.response_metadata, ASSUMPTIONS_KEY: notes}}
+        failed = [] if message.tool_calls else _failed(request.messages)
+        told = {"content": "\n".join([message.text, *failed])} if failed else {}
+        return message.model_copy(update=noted | told)
 
     def _of_calls(self, message: AIMessage, prompt: Prompt) -> list[Note]:
         return [
@@ -64,13 +109,22 @@ class Provenance(AgentMiddleware[Any, Any]):
     def _of_answer(self, request: ModelRequest[Any], prompt: Prompt) -> list[Note]:
         """Gather the notes of the calls that an answer rests on, the subgroup they were made for, and the unit."""
         turn = _turn(request.messages)
-        notes = [n for m in turn if isinstance(m, AIMessage) for n in m.response_metadata.get(ASSUMPTIONS_KEY, ())]
-        group = request.state.get("subgroup")
-        if group and _used_tools(request.messages) and not any(n["name"] == ASSUMED["group"].name for n in notes):
-            notes.append(kept_group(str(group), self._memory).as_data())
-        if _used_tools(request.messages) and (unit := stated_unit(prompt, self._memory)):
+        worked = {m.tool_call_id for m in turn if isinstance(m, ToolMessage) and m.status != "error"}
+        calls = [m for m in turn if isinstance(m, AIMessage) and any(call["id"] in worked for call in m.tool_calls)]
+        notes = [note for m in calls for note in m.response_metadata.get(ASSUMPTIONS_KEY, ())]
+        if not calls:
+            return []
+        if not any(note["name"] == ASSUMED["group"].name for note in notes):
+            notes += [one.as_data() for one in [self._group(request.state)] if one]
+        if unit := stated_unit(prompt, self._memory):
             notes.append(unit.as_data())
         return notes
+
+    def _group(self, state: Mapping[str, Any]) -> Assumption | None:
+        """Say which rows an answer is about, where that is not what the table has."""
+        if group := state.get("subgroup"):
+            return kept_group(str(group), self._memory)
+        return None if "subgroup" in state else unkept_group(self._groups, self._memory)
 
     def _shown(self, request: ModelRequest[Any], response: Response) -> Response:
         for message in response.result:
@@ -84,6 +138,12 @@ def _turn(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
     """Return what came after the newest message of a person."""
     newest = max((at for at, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
     return messages[newest + 1 :]
+
+
+def _failed(messages: Sequence[BaseMessage]) -> list[str]:
+    """Return a line for each tool whose last call since the newest message of a person has failed."""
+    last = {message.name: message for message in _turn(messages) if isinstance(message, ToolMessage)}
+    return [f"Not done, {name}: {message.text}" for name, message in last.items() if message.status == "error"]
 
 
 def _used_tools(messages: Sequence[BaseMessage]) -> bool:

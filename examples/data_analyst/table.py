@@ -10,7 +10,7 @@ from langchain_core.tools import ToolException
 from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 from sklearn.datasets import load_diabetes
 
-__all__ = ["Table", "TableError", "csv_table", "diabetes_table"]
+__all__ = ["EVERYONE", "Table", "TableError", "csv_table", "diabetes_table"]
 
 _MAX_LEVELS = 10
 _SEPARATORS = ",;\t|"
@@ -20,7 +20,8 @@ _AGES: dict[str, Callable[[pd.Series], pd.Series]] = {
     "teenagers": lambda age: age.between(13, 19),
 }
 _SYNONYMS = {"women": ("women", "woman", "female", "f"), "men": ("men", "man", "male", "m")}
-_EVERYONE = frozenset({"all", "everyone"})
+EVERYONE = frozenset({"all", "everyone"})
+"""What takes a filter off."""
 
 
 class TableError(ToolException):
@@ -55,24 +56,40 @@ class Table:
         adults, seniors and teenagers go by a column `age`; any other group is a value of a column of words, where
         women and men are also found as female and male. Raises TableError for a group that is in neither.
         """
-        if group is None or group.strip().lower() in _EVERYONE:
+        if group is None or group.strip().lower() in EVERYONE:
             return self
         rows = self._rows(group.strip().lower())
         if not rows.any():
             raise TableError(f"no row of the table belongs to {group!r}")
         return Table(self.name, self.frame[rows], self.grouping)
 
+    def groups(self) -> list[str]:
+        """Return the names of groups that `only` knows, of columns with at most ten different words."""
+        columns = (self.frame[name] for name in self.frame.columns if not is_numeric_dtype(self.frame[name]))
+        words = [
+            str(word).lower()
+            for values in columns
+            if values.nunique() <= _MAX_LEVELS
+            for word in values.dropna().unique()
+        ]
+        others = [group for group, names in _SYNONYMS.items() if not set(names).isdisjoint(words)]
+        return list(dict.fromkeys([*([] if self._age() is None else _AGES), *others, *words]))
+
+    def _age(self) -> pd.Series | None:
+        names = (name for name in self.frame.columns if name.lower() == "age" and is_numeric_dtype(self.frame[name]))
+        return next((self.frame[name] for name in names), None)
+
     def _rows(self, group: str) -> pd.Series:
-        ages = [column for column in self.frame.columns if column.lower() == "age"]
-        if group in _AGES and ages and is_numeric_dtype(self.frame[ages[0]]):
-            return _AGES[group](self.frame[ages[0]])
+        age = self._age()
+        if group in _AGES and age is not None:
+            return _AGES[group](age)
         names = _SYNONYMS.get(group, (group, group.removesuffix("s")))
         for column in self.frame.columns:
             if not is_numeric_dtype(self.frame[column]):
                 rows = self.frame[column].astype(str).str.lower().isin(names)
                 if rows.any():
                     return rows
-        known = ", ".join(_AGES) if ages else "the values of its columns of words"
+        known = ", ".join(self.groups()) or "no groups: it has neither ages nor a column of at most ten words"
         raise TableError(f"the table cannot tell who {group!r} are; it knows {known}")
 
 

@@ -38,7 +38,7 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
     @tool
     def summarize(column: str, missing: str, runtime: ToolRuntime) -> str:
         """Summarize a column."""
-        return _answer(lambda: summary(_rows(table, runtime), column, missing))
+        return _answer(lambda: summary(_rows(table, runtime), column, missing.strip()))
 
     @tool
     def plot(column: str, kind: str, runtime: ToolRuntime) -> str:
@@ -55,7 +55,7 @@ def table_tools(table: Table, folder: Path) -> list[BaseTool]:
     @tool
     def aggregate(column: str, outliers: str, runtime: ToolRuntime) -> str:
         """Average a column."""
-        return _answer(lambda: average(_rows(table, runtime), column, outliers))
+        return _answer(lambda: average(_rows(table, runtime), column, outliers.strip()))
 
     @tool
     def filter_rows(group: str, runtime: ToolRuntime) -> Command[Any]:

@@ -7,7 +7,8 @@ from deltamem_agents import HybridMemory
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.messages import UNWRITTEN
 from deltamem_agents.recalled import CLOSING, OPENING
-from examples.data_analyst.assumptions import ASSUMED, Prompt, as_lines, stated_unit, trace
+from examples.data_analyst.assumptions import Prompt, as_lines, stated_unit, trace
+from examples.data_analyst.statements import ASSUMED
 
 REQUEST = HumanMessage("Compare bmi between the groups.")
 

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from deltamem_agents import HybridMemory, open_checkpointer
+from deltamem_agents.archive.writes import NewRecord
 from examples.data_analyst.agent import data_agent
 from examples.data_analyst.table import Table, diabetes_table
 
@@ -109,12 +110,65 @@ def test_an_answer_without_assumptions_says_so(
 async def test_what_cannot_be_computed_reaches_the_model(
     table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
 ) -> None:
-    """A rule that is not known is answered with those that are, in asynchronous use as well."""
+    """A rule that is not known is answered with those that are, also under the answer, which rests on nothing then."""
     model = scripted(calls("summarize", column="bmi", missing="magic"), "There is no such rule.")
     agent = data_agent(model, memory, table, tmp_path)
     result = await agent.ainvoke(said("Summarize bmi; treat missing values with magic."))
     assert "'magic' is no rule for missing values" in result["messages"][-2].text
-    assert sources(result["messages"][-1]) == {"missing value rule": "this message"}
+    answer = result["messages"][-1]
+    assert answer.text.startswith("There is no such rule.\nNot done, summarize: 'magic' is no rule for missing values")
+    assert sources(answer) == {}
+
+
+async def test_a_value_that_nobody_stated_is_asked_for_again_with_what_was_stated(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """The working memory mixed a subgroup up: the second call is written from the record, and cites it."""
+    replies = [calls("filter_rows", group="nurses"), calls("filter_rows", group="seniors"), "I kept seniors only."]
+    for invoke in ("invoke", "ainvoke"):
+        memory.store.records.add(memory.namespace, NewRecord("Restrict the analysis to seniors.", source="user"))
+        agent = data_agent(scripted(*replies), memory, table, tmp_path)
+        result = getattr(agent, invoke)(said("Filter the table."))
+        messages = (await result if invoke == "ainvoke" else result)["messages"]
+        assert [message.tool_calls[0]["args"] for message in messages if getattr(message, "tool_calls", None)] == [
+            {"group": "seniors"}
+        ]
+        assert sources(messages[-1]) == {"subgroup": "a cited record"}
+
+
+def test_what_is_not_stated_for_the_table_is_refused_and_told(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """A subgroup that the table does not have is not replaced by another one; the answer says that nothing was done."""
+    memory.store.records.add(memory.namespace, NewRecord("Restrict the analysis to seniors.", source="user"))
+    agent = data_agent(scripted(calls("filter_rows", group="nurses"), "I kept nurses only."), memory, table, tmp_path)
+    result = agent.invoke(said("Look at nurses only."))
+    assert result["messages"][-1].text == (
+        "I kept nurses only.\nNot done, filter_rows: the table cannot tell who 'nurses' are; "
+        "it knows adults, seniors, teenagers"
+    )
+    assert result.get("subgroup") is None
+
+
+def test_a_rule_is_named_without_the_space_that_a_model_puts_before_it(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """As it is applied, so it is printed."""
+    model = scripted(calls("summarize", column="bmi", missing=" median"), "I summarized bmi.")
+    result = data_agent(model, memory, table, tmp_path).invoke(said("Summarize bmi."))
+    assert result["messages"][-2].text.endswith("missing 0 (median)")
+
+
+def test_an_answer_about_all_rows_says_so_where_a_subgroup_was_stated(
+    table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path
+) -> None:
+    """As long as no filter of the thread has chosen one."""
+    agent = data_agent(scripted(calls("profile"), "I have profiled the table."), memory, table, tmp_path)
+    memory.store.records.add(memory.namespace, NewRecord("Restrict the analysis to seniors.", source="user"))
+    memory.store.records.add(memory.namespace, NewRecord("What about adults only?", source="user"))
+    [note] = agent.invoke(said("Profile the table."))["messages"][-1].response_metadata["assumptions"]
+    assert (note["name"], note["value"], note["source"]) == ("subgroup", "all rows, not seniors", "no filter")
+    assert note["citation"]
 
 
 def test_a_plot_is_saved_in_the_folder(table: Table, memory: HybridMemory, scripted: Make, tmp_path: Path) -> None:
