@@ -22,7 +22,6 @@ RATIOS = tuple(TARGETS)
 FULL = Scale(prefill=4096, context=1024, decode=256, peak=8192, train=1024, rounds=7)
 QUICK = Scale(prefill=64, context=16, decode=8, peak=64, train=16, rounds=1)
 _MESSAGE = 128  # tokens of a message, for the adapter that writes messages
-_BURST = 16  # tokens that are decoded before the other model takes its turn
 
 
 def measure_ratios(scale: Scale, names: Collection[str] = RATIOS) -> dict[str, float]:
@@ -73,27 +72,25 @@ def _prefill(scale: Scale, names: list[str], frozen: PreTrainedModel) -> dict[st
 
 @torch.no_grad()
 def _decode(scale: Scale, batch: int, frozen: PreTrainedModel) -> float:
-    """Compare single steps after a prompt, the tokens being given; the two models take turns every few tokens."""
+    """Compare single steps after a prompt, the tokens being given; the two models take turns with each token."""
     prompt, following = random_ids(batch, scale.context), random_ids(batch, scale.decode)
     model = with_memory(frozen, ADAPTERS["tsw"])
-    bursts = [torch.split(following[:, at : at + _BURST], 1, dim=1) for at in range(0, scale.decode, _BURST)]
+    steps = torch.split(following, 1, dim=1)
 
     def frozen_steps() -> Iterator[None]:
         past = frozen(input_ids=prompt, logits_to_keep=1).past_key_values
-        for burst in [bursts[0], *bursts]:
-            for step in burst:
-                past = frozen(input_ids=step, past_key_values=past).past_key_values
+        for step in [steps[0], *steps]:
+            past = frozen(input_ids=step, past_key_values=past).past_key_values
             yield
 
     def memory_steps() -> Iterator[None]:
         out = model(prompt, logits_to_keep=1)
-        for burst in [bursts[0], *bursts]:
-            for step in burst:
-                out = model(step, past_key_values=out.past_key_values, memory=out.memory)
+        for step in [steps[0], *steps]:
+            out = model(step, past_key_values=out.past_key_values, memory=out.memory)
             yield
 
     first, second = frozen_steps(), memory_steps()
-    seconds = take_turns({"frozen": lambda: next(first), "memory": lambda: next(second)}, len(bursts))
+    seconds = take_turns({"frozen": lambda: next(first), "memory": lambda: next(second)}, len(steps))
     return median_ratios(seconds, "frozen")["memory"]
 
 
