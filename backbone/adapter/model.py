@@ -179,7 +179,8 @@ class MemoryModel(nn.Module):
         if one is not None:
             for name in self._names:
                 self._found(one.tokens, name)
-            return out, cache, one.written(), [], None
+            measured = None if call.telemetry is None else self._after(call, layers)[2]
+            return out, cache, one.written(), [], measured
         return (out, cache, *self._after(call, layers))
 
     def _after(

@@ -85,6 +85,9 @@ class NativeToken:
         if key in self._done:
             raise ran_twice(name, head)
         self._done.add(key)
+        if self._call.telemetry is not None:
+            # The general way measures, on a copy: a token that is measured has the bits of one that is not.
+            memory.steer(self._call, head, x, out.clone())
         if name not in self.tokens:
             if x is None:
                 raise ran_early(name)

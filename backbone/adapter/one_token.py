@@ -27,7 +27,9 @@ def one_token(call: MemoryCall, layers: Sequence[LayerMemory]) -> "OneToken | Na
     """Give what is to stand for a call of one token, if that is to be read and written by a short way."""
     if not OneToken.suits(call, layers[0]):
         return None
-    return NativeToken.of(call, layers) or OneToken(call, layers)
+    native = NativeToken.of(call, layers)
+    # Where tokens are measured the general way does that, with the same bits as this one's.
+    return native if native is not None or call.telemetry is not None else OneToken(call, layers)
 
 
 class OneToken:
@@ -66,7 +68,7 @@ class OneToken:
     @staticmethod
     def suits(call: MemoryCall, like: LayerMemory) -> bool:
         """Tell whether a call is of this kind; `like`: any of the layers."""
-        if not call.one_step or call.telemetry is not None or torch.is_grad_enabled():
+        if not call.one_step or torch.is_grad_enabled():
             return False
         state = call.memory.layers[like.name]
         return not torch.is_autocast_enabled(state.device.type) and not like.fuses(call, state)
