@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
+from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.postings import BLOCK, NO_POSITION
 from deltamem_agents.archive.tables import blocks, postings, spaces
 
@@ -22,7 +23,14 @@ Positions = NDArray[np.int64]
 _K1 = 1.2
 _B = 0.4
 _REACHES = range(3)
+_RARE = 25  # a term that less than one text in so many has
 _CACHED = "archive_layout"
+
+# Built once: for a question, building statements costs more than running them.
+_STATE = select(spaces.c.id, spaces.c.next_position, spaces.c.entries).where(spaces.c.id == bindparam("space"))
+_POSTINGS = select(postings.c.term, postings.c.block, postings.c.data).where(
+    postings.c.space == bindparam("space"), postings.c.term.in_(bindparam("terms", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +75,37 @@ def load_corpus(connection: Connection, space: int, terms: Sequence[str]) -> Cor
     return Corpus(layout, _occurrences(connection, space, terms, len(layout.lengths)))
 
 
-def score_words(corpus: Corpus, reach: int = 0) -> Floats:
-    """Return one score [n] for each text, joined with `reach` (at most 2) texts on each side of it in its thread.
+def score_words(corpus: Corpus, reach: int = 0) -> list[Floats]:
+    """Return, for 0 to `reach` (at most 2) texts on each side, one score [n] for each text joined with these.
 
-    The best score is 1; where no term occurs it is 0.
+    Neighbours are those in its thread. The best score is 1; where no term occurs it is 0.
     """
     layout = corpus.layout
-    scores = np.zeros_like(layout.lengths)
-    entries, damping = layout.entries[reach], layout.damping[reach]
+    found = [np.zeros_like(layout.lengths) for _ in range(reach + 1)]
+    own = np.zeros(len(layout.lengths) + 1, np.float32)  # the last one stands for a neighbour that is not there
     for occurrences in corpus.terms.values():
-        found = _joined(layout, occurrences, reach)
-        rarity = np.log1p((entries - len(found.at) + 0.5) / (len(found.at) + 0.5))
-        scores[found.at] += rarity * (_K1 + 1) * found.counts / (found.counts + damping[found.at])
-    best = scores.max(initial=0)
-    return scores / best if best > 0 else scores
+        own[occurrences.at] = occurrences.counts
+        places = _reached(layout, occurrences.at, reach)
+        counts = own[:-1][places].copy()
+        for side in range(reach + 1):
+            for links in layout.links[2 * side - 2 : 2 * side] if side else ():
+                counts += own[links[places]]
+            texts = np.count_nonzero(counts)
+            rarity = np.log1p((layout.entries[side] - texts + 0.5) / (texts + 0.5))
+            found[side][places] += np.float32(rarity * (_K1 + 1)) * (counts / (counts + layout.damping[side][places]))
+        own[occurrences.at] = 0
+    return [scores / best if (best := scores.max(initial=0)) > 0 else scores for scores in found]
+
+
+def _reached(layout: Layout, at: Positions, reach: int) -> Positions | slice:
+    """Return these positions and those of their neighbours; or all, where picking out so many takes longer."""
+    if len(at) * _RARE > len(layout.lengths):
+        return slice(None)
+    reached = np.zeros(len(layout.lengths) + 1, np.bool_)
+    reached[at] = True
+    for links in layout.links[: 2 * reach]:
+        reached[links[at]] = True
+    return np.flatnonzero(reached[:-1])
 
 
 def with_neighbours(layout: Layout, values: Floats, reach: int) -> Floats:
@@ -94,30 +119,16 @@ def with_neighbours(layout: Layout, values: Floats, reach: int) -> Floats:
     return total
 
 
-def _joined(layout: Layout, occurrences: Occurrences, reach: int) -> Occurrences:
-    """Let a text have what its neighbours have as well."""
-    if not reach:
-        return occurrences
-    links = layout.links[: 2 * reach]
-    # A text is reached from its neighbours, and the links lead both ways.
-    at = np.concatenate([occurrences.at, *(link[occurrences.at] for link in links)])
-    size = len(layout.lengths)
-    total = np.bincount(at, np.tile(occurrences.counts, 1 + len(links)), minlength=size + 1)[:size]
-    found = np.flatnonzero(total)
-    return Occurrences(found, total[found].astype(np.float32))
-
-
 def _damping(lengths: Floats) -> Floats:
     entries = np.count_nonzero(lengths)
-    found: Floats = _K1 * (1 - _B + _B * lengths / (lengths.sum() / entries)) if entries else lengths
+    found: Floats = _K1 * (1 - _B + _B * lengths / (lengths.sum() / entries)) if entries else np.ones_like(lengths)
     return found
 
 
 def _known_layout(connection: Connection, space: int) -> Layout:
     """Read the layout of a space, unless this connection of the pool has read the same one before."""
     # Entering takes a position that is never given again, and leaving takes one from `entries`: no pair comes back.
-    chosen = select(spaces.c.id, spaces.c.next_position, spaces.c.entries).where(spaces.c.id == space)
-    state = connection.execute(chosen).one_or_none()
+    state = connection.execute(_STATE, {"space": space}).one_or_none()
     known = connection.info.get(_CACHED)
     if known is None or known[0] != state:
         known = connection.info[_CACHED] = (state, _layout(connection, space))
@@ -144,13 +155,10 @@ def _layout(connection: Connection, space: int) -> Layout:
 
 
 def _occurrences(connection: Connection, space: int, terms: Sequence[str], size: int) -> dict[str, Occurrences]:
-    wanted = sorted(set(terms))
-    if not wanted:
-        return {}
-    chosen = select(postings.c.term, postings.c.block, postings.c.data).where(postings.c.space == space)
     parts: dict[str, list[tuple[int, bytes]]] = {}
-    for term, block, data in connection.execute(chosen.where(postings.c.term.in_(wanted))):
-        parts.setdefault(term, []).append((block, data))
+    for wanted in chunks(sorted(set(terms))):
+        for term, block, data in connection.execute(_POSTINGS, {"space": space, "terms": wanted}):
+            parts.setdefault(term, []).append((block, data))
     return {term: _unpacked(sorted(found), size) for term, found in parts.items()}
 
 

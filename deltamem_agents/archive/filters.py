@@ -3,16 +3,24 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 
-from sqlalchemy import ColumnElement, and_, cast, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, cast, false, func, not_, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.records import Trust
-from deltamem_agents.archive.tables import records
+from deltamem_agents.archive.tables import UtcTime, records
 from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = ["RecordFilter"]
+
+# Built once: for a question, building conditions costs more than asking them.
+_ALIVE = or_(
+    records.c.expires.is_(None),
+    records.c.expires > bindparam("now", callable_=lambda: datetime.now(UTC), type_=UtcTime(), unique=True),
+)
+_NEWEST = records.c.superseded_by.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,7 @@ class RecordFilter:
     def condition(self, namespace: str, dialect: str) -> ColumnElement[bool]:
         """Return the SQL for records of this namespace (its key) that the filter lets through and that live now."""
         column = records.c
-        conditions = [column.namespace == namespace, or_(column.expires.is_(None), column.expires > datetime.now(UTC))]
+        conditions = [column.namespace == namespace, _ALIVE]
         for name in ("thread", "source", "role"):
             value = getattr(self, name)
             if value is not None:
@@ -60,12 +68,12 @@ class RecordFilter:
 
     def findable(self, namespace: str, dialect: str) -> ColumnElement[bool]:
         """Return the SQL for those of these records that a search may find: none in quarantine, unless asked for."""
-        held = and_(True) if QUARANTINED in self.tags else not_(_tagged(QUARANTINED, dialect))
-        return self.condition(namespace, dialect) & held
+        condition = self.condition(namespace, dialect)
+        return condition if QUARANTINED in self.tags else and_(condition, _not_held(dialect))
 
     def _in_force(self) -> ColumnElement[bool]:
         if self.as_of is None:
-            return records.c.superseded_by.is_(None)
+            return _NEWEST
         replaced_later = or_(records.c.superseded_at.is_(None), records.c.superseded_at > self.as_of)
         return and_(records.c.created <= self.as_of, replaced_later)
 
@@ -77,6 +85,11 @@ def _one_of(name: str, values: frozenset[str], dialect: str) -> ColumnElement[bo
     if name == "trust":
         return records.c.trust.in_([int(level) for level in Trust if level.name.lower() in values])
     return records.c[name].in_(sorted(values)) if name in {"source", "role", "thread"} else false()
+
+
+@cache
+def _not_held(dialect: str) -> ColumnElement[bool]:
+    return not_(_tagged(QUARANTINED, dialect))
 
 
 def _tagged(tag: str, dialect: str) -> ColumnElement[bool]:

@@ -85,7 +85,7 @@ def _by_words(engine: Engine, owners: Sequence[int], query: str, width: int) -> 
     terms = terms_of(query)
     with engine.connect().execution_options(**READ_ONLY) as connection:
         for space in owners:
-            dense = score_words(load_corpus(connection, space, terms))
+            (dense,) = score_words(load_corpus(connection, space, terms))
             order = np.argsort(-dense, kind="stable")
             order = order[dense[order] > 0]
             complete = complete and len(order) <= width

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from langchain_core.cross_encoders import BaseCrossEncoder
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Engine, case, select
+from sqlalchemy import ColumnElement, Connection, Engine, bindparam, case, select
 
 from deltamem_agents.archive.bm25 import Layout, load_corpus, score_words, with_neighbours
 from deltamem_agents.archive.database import READ_ONLY
@@ -26,9 +26,15 @@ Floats = NDArray[np.float32]
 NEAREST = 500
 """How many vectors are asked for."""
 
-_CANDIDATES = 16  # how many of the best are looked up in SQL first, at least
+_SPARE = 6  # how many of the best are looked up in SQL first beyond those that are wanted, at least
 _MOST_CANDIDATES = 5_000  # how many at once at most
 _RERANKED = 50
+
+# Built once: for a question, building statements costs more than running them.
+_SPACE = select(spaces.c.id).where(spaces.c.kind == "record", spaces.c.namespace == bindparam("namespace"))
+_RECORDS = select(records).where(
+    records.c.space == bindparam("space"), records.c.position.in_(bindparam("places", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +133,13 @@ def score_namespace(engine: Engine, vectors: VectorIndex, namespace: Namespace, 
 def _score(
     connection: Connection, vectors: VectorIndex, key: str, query: str, question: Floats | None
 ) -> Scores | None:
-    this = (spaces.c.kind == "record") & (spaces.c.namespace == key)
-    space = connection.execute(select(spaces.c.id).where(this)).scalar_one_or_none()
+    space = connection.execute(_SPACE, {"namespace": key}).scalar_one_or_none()
     if space is None or not query.strip():
         return None
     nearest = vectors.nearest(space, question, NEAREST)
     corpus = load_corpus(connection, space, terms_of(query))
     cosines = _by_position(connection, space, nearest, len(corpus.layout.lengths)) if nearest else {}
-    alone, near, wide = (score_words(corpus, reach) for reach in (0, 1, 2))
+    alone, near, wide = score_words(corpus, reach=2)
     return Scores(space, alone, near, wide, *_meaning(corpus.layout, cosines), cosines)
 
 
@@ -169,14 +174,15 @@ def _look_up(
     found: list[tuple[int, Record]] = []
     # As a case, so that SQLite takes the index by position, and none of those that the condition could use, which lead
     # to far more rows.
-    passes = (records.c.space == space) & (case((condition, 1), else_=0) == 1)
-    for places in _best_first(total, max(_CANDIDATES, 2 * limit)):
-        rows = select(records).where(passes, records.c.position.in_(places))
-        by_place = {row["position"]: Record.from_row(row) for row in connection.execute(rows).mappings()}
-        found += [(place, by_place[place]) for place in places if place in by_place]
-        if len(found) >= limit:
+    chosen = _RECORDS.where(case((condition, 1), else_=0) == 1)
+    for places in _best_first(total, limit + max(limit // 2, _SPARE)):
+        rows = connection.execute(chosen, {"space": space, "places": places}).mappings()
+        by_place = {row["position"]: row for row in rows}
+        passed = [place for place in places if place in by_place][: limit - len(found)]
+        found += [(place, Record.from_row(by_place[place])) for place in passed]
+        if len(found) == limit:
             break
-    return found[:limit]
+    return found
 
 
 def _best_first(total: Floats, width: int) -> Iterator[list[int]]:

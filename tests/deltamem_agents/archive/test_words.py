@@ -94,7 +94,7 @@ def test_scores_are_those_of_the_definition(store: RecordStore, said: list[Any],
         corpus = load_corpus(connection, space, terms_of(" ".join(question)))
     for reach, members in groups.items():
         expected = naive_scores([record.text for record in kept], members, " ".join(question))
-        found = score_words(corpus, reach)[[places[record.id] for record in kept]]
+        found = score_words(corpus, reach)[-1][[places[record.id] for record in kept]]
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
@@ -126,7 +126,7 @@ def test_a_space_grows_over_many_blocks(sqlite_url: str) -> None:
         engine = store._engine
         with engine.connect() as connection:
             corpus = load_corpus(connection, 1, ["appl"])
-        scores = score_words(corpus)
+        (scores,) = score_words(corpus)
         assert np.flatnonzero(scores).tolist() == [BLOCK - 1, BLOCK, BLOCK + 1]
         previous, following, second, _ = corpus.layout.links
         assert previous[[0, BLOCK - 1, BLOCK, BLOCK + 1]].tolist() == [BLOCK + 2, BLOCK - 2, BLOCK - 1, BLOCK]
@@ -135,5 +135,15 @@ def test_a_space_grows_over_many_blocks(sqlite_url: str) -> None:
         store.delete(NS, [last[0].id])
         with engine.connect() as connection:
             corpus = load_corpus(connection, 1, ["appl"])
-        assert np.flatnonzero(score_words(corpus)).tolist() == [BLOCK, BLOCK + 1]
+        assert np.flatnonzero(score_words(corpus)[0]).tolist() == [BLOCK, BLOCK + 1]
         assert corpus.layout.links[0][BLOCK] == BLOCK - 2
+
+
+def test_a_question_may_be_longer_than_a_statement(store: RecordStore) -> None:
+    """A text with more different words than a statement takes parameters finds what shares one with it."""
+    store.add(NS, NewRecord("apple pie"))
+    question = " ".join(["apple", *(f"word{number}" for number in range(70_000))])
+    with store._engine.connect() as connection:
+        space = connection.execute(select(spaces.c.id)).scalar_one()
+        (scores,) = score_words(load_corpus(connection, space, terms_of(question)))
+    assert scores.tolist() == [1]
