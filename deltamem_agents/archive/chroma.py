@@ -88,11 +88,6 @@ class ChromaIndex:
         distances = np.nan_to_num(np.asarray(found["distances"][0], np.float64), nan=1.0)
         return dict(zip(found["ids"][0], (1 - distances).tolist(), strict=True))
 
-    def count(self, space: int) -> int:
-        """Return how many vectors a space has."""
-        collection = self._collection(space)
-        return 0 if collection is None else int(collection.count())
-
     def ids(self, space: int) -> set[str]:
         """Return the ids of all vectors of a space, each of which is read; raises whatever Chroma raises."""
         found: set[str] = set()

@@ -102,10 +102,6 @@ class ChromaProcess:
         found: dict[str, float] = self._ask("query", space, vector, limit)
         return found
 
-    def count(self, space: int) -> int:
-        """Return how many vectors a space has."""
-        return int(self._ask("count", space))
-
     def ids(self, space: int) -> set[str]:
         """Return the ids of all vectors of a space."""
         found: set[str] = self._ask("ids", space, bounded=False)  # it reads every vector, however many there are

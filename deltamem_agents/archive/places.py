@@ -31,9 +31,6 @@ class OpenIndex(Protocol):
     def query(self, space: int, vector: Vectors, limit: int) -> dict[str, float]:
         """Return the ids of the nearest vectors with their cosine similarity, the nearest first."""
 
-    def count(self, space: int) -> int:
-        """Return how many vectors a space has."""
-
     def ids(self, space: int) -> set[str]:
         """Return the ids of all vectors of a space."""
 

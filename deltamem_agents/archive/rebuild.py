@@ -20,6 +20,7 @@ from deltamem_agents.archive.directory import Manifest
 from deltamem_agents.archive.embeddings import Embedder, resolve_embeddings
 from deltamem_agents.archive.errors import IndexBrokenError, VectorIndexError
 from deltamem_agents.archive.outbox import (
+    Change,
     KnownIndex,
     Waiting,
     acknowledge,
@@ -245,5 +246,5 @@ def _expected(connection: Connection) -> set[tuple[int, str]]:
     return {(space, name) for space, entry, count in said + kept for name in vector_ids(entry, count)}
 
 
-def _ids(change: Any) -> list[str]:
+def _ids(change: Change) -> list[str]:
     return vector_ids(change.entry, change.vectors)
