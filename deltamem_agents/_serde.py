@@ -24,6 +24,8 @@ _OPTIONS = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_REPLACE_SURROGATES
 # A working memory that travels as base64 text: b64 of its magic number. Random letters must not be taken for a token.
 _MEMORY_TEXT = re.compile(r"REVMVEFNV0[A-Za-z0-9+/]*={0,2}")
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential|auth", re.IGNORECASE)
+# Not "pass", which lists tests more often than passwords.
+_SECRET_NAMES = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
 _MAX_CLEAN = 65_536
 # The keys by which a checkpoint is found again; run metadata repeats the others.
 _ADDRESS = frozenset({"thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"})
@@ -76,6 +78,8 @@ class CheckpointSerializer(JsonPlusSerializer):
         """Redact what stands under a name; the name may say that it is a secret."""
         if isinstance(name, str) and isinstance(item, str) and _SECRET_NAME.search(name):
             return redact_named(name, item)
+        if isinstance(name, str) and isinstance(item, (list, tuple)) and _SECRET_NAMES.search(name):
+            return type(item)(self._redact_item(name, part) for part in item)
         return self.redact(item)
 
     def _redact_text(self, text: str) -> str:

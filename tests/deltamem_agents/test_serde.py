@@ -45,6 +45,7 @@ WRITTEN: dict[str, Any] = {
     "mapping": {"a": {"b": SAID}},
     "key of a mapping": {SAID: 1},
     "name of a mapping": {"password": SECRET, "user": "bob"},
+    "list under a name": {"passwords": ["", SECRET]},
     "dataclass": Note(SAID),
     "model": Form(text=SAID),
     "human message": HumanMessage(SAID),
