@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-__all__ = ["Finished", "run_confined"]
+from deltamem_agents import ConfigError
+
+__all__ = ["Finished", "run_confined", "split_command"]
 
 _PIECE_BYTES = 65_536
 
@@ -79,3 +82,14 @@ def _environment() -> dict[str, str]:
     with suppress(RuntimeError):  # a user without a home
         kept["HOME"] = str(Path.home())
     return kept
+
+
+def split_command(command: str) -> tuple[str, ...]:
+    """Return the words of a command line that may be allowed; raises ConfigError for one that cannot be split."""
+    try:
+        arguments = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ConfigError(f"{command!r} is no command line that may be allowed: {error}") from error
+    if not arguments:
+        raise ConfigError("an empty command line cannot be allowed")
+    return arguments

@@ -2,16 +2,15 @@
 
 import difflib
 import os
-import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deltamem_agents import ConfigError
 from deltamem_agents.cli.escaping import printable
 
-from .commands import run_confined
+from .commands import run_confined, split_command
+from .left_out import LeftOut
 
 __all__ = ["DEFAULT_COMMANDS", "Limits", "RefusedError", "Workspace"]
 
@@ -69,7 +68,7 @@ class Workspace:
     ) -> None:
         self.root = root.resolve(strict=True)
         self._private = [Path(f"{path.resolve()}{beside}") for path in private for beside in _BESIDE_DATABASES]
-        self.commands = {" ".join(command.split()): _arguments(command) for command in commands}
+        self.commands = {" ".join(command.split()): split_command(command) for command in commands}
         self.limits = limits or Limits()
 
     def list(self, folder: str) -> str:
@@ -81,25 +80,19 @@ class Workspace:
         return self._head("\n".join(names)) or "the folder is empty"
 
     def search(self, text: str) -> str:
-        """Return the lines of text files that hold `text`, each as path:line: text."""
+        """Return the lines of text files that hold `text`, each as path:line: text, below what was left out."""
         if not text.strip():
             raise RefusedError("an empty text is everywhere; name what to search for")
         found: list[str] = []
-        unread: list[str] = []
-        for path in self._files():
-            name = path.relative_to(self.root)
-            try:
-                lines = (self._text(path) or "").splitlines()
-            except (OSError, RefusedError):
-                unread.append(str(name))
-                continue
+        left_out = LeftOut()
+        for path, content in self._texts(left_out):
+            name, lines = path.relative_to(self.root), content.splitlines()
             found += [f"{name}:{number}: {line.strip()}" for number, line in enumerate(lines, 1) if text in line]
             if len(found) >= self.limits.matches:
                 del found[self.limits.matches :]
                 found.append(f"{_CUT} only the first {len(found)} are shown")
                 break
-        told = [f"not searched, because they cannot be read: {', '.join(unread)}"] if unread else []
-        return self._head("\n".join([*told, *(found or ["nothing found"])]))
+        return self._head(f"{left_out}\n".lstrip() + "\n".join(found or ["nothing found"]))
 
     def read(self, name: str) -> str:
         """Return the text of a file, or, for a name such as app/main.py:40, what begins at that line."""
@@ -198,16 +191,32 @@ class Workspace:
             self._require_text(path)
         return path
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self, left_out: LeftOut) -> Iterator[Path]:
         """Yield the files that may be read, in the order of their names; links are not followed."""
-        for folder, folders, names in os.walk(self.root):
+
+        def locked(error: OSError) -> None:
+            left_out.add("cannot be read", f"{Path(str(error.filename)).relative_to(self.root)}/")
+
+        for folder, folders, names in os.walk(self.root, onerror=locked):
             folders[:] = sorted(name for name in folders if name not in _UNSEEN)
-            for name in sorted(names):
-                path = Path(folder, name)
-                size = path.lstat()
-                fits = stat.S_ISREG(size.st_mode) and size.st_size <= self.limits.file_bytes
-                if fits and not self._is_private(path):
-                    yield path
+            yield from (path for name in sorted(names) if not self._is_private(path := Path(folder, name)))
+
+    def _texts(self, left_out: LeftOut) -> Iterator[tuple[Path, str]]:
+        """Yield files with their texts; what links and pipes lead to lies elsewhere, and is not counted as left out."""
+        for path in self._files(left_out):
+            name = path.relative_to(self.root)
+            try:
+                found = path.lstat()
+                if not stat.S_ISREG(found.st_mode):
+                    continue
+                if found.st_size > self.limits.file_bytes:
+                    left_out.add(f"larger than {self.limits.file_bytes:,} bytes", name)
+                elif (text := self._text(path)) is None:
+                    left_out.add("no text", name)
+                else:
+                    yield path, text
+            except (OSError, RefusedError):
+                left_out.add("cannot be read", name)
 
     def _require_text(self, path: Path) -> str:
         text = self._text(path)
@@ -224,16 +233,6 @@ class Workspace:
     def _head(self, text: str) -> str:
         room = self.limits.result_characters
         return text if len(text) <= room else text[:room] + _CUT
-
-
-def _arguments(command: str) -> tuple[str, ...]:
-    try:
-        arguments = tuple(shlex.split(command))
-    except ValueError as error:
-        raise ConfigError(f"{command!r} is no command line that may be allowed: {error}") from error
-    if not arguments:
-        raise ConfigError("an empty command line cannot be allowed")
-    return arguments
 
 
 def _lines(text: str) -> list[str]:

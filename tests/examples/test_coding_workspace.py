@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -101,7 +102,10 @@ def test_what_is_no_text_is_neither_read_nor_found_nor_overwritten(space: Worksp
     """A file with NUL at its beginning is a database or a picture; replacement characters would say nothing of it."""
     (space.root / "picture.png").write_bytes(b"PNG\0the needle")
     (space.root / "late.txt").write_bytes(b"x" * 2_000 + b"\0\nthe needle")
-    assert space.search("the needle") == "late.txt:2: the needle"
+    assert space.search("the needle").splitlines() == [
+        "not searched: 1 no text (picture.png)",
+        "late.txt:2: the needle",
+    ]
     for refused in (lambda: space.read("picture.png"), lambda: space.write("picture.png", "x")):
         with pytest.raises(RefusedError, match="no text file"):
             refused()
@@ -164,7 +168,8 @@ def test_large_and_unusual_files(space: Workspace) -> None:
     (space.root / "big.txt").write_text("x" * 1_001, encoding="utf-8")
     with pytest.raises(RefusedError, match="larger than"):
         small.read("big.txt")
-    assert small.search("xxx") == "nothing found"
+    assert small.search("xxx").splitlines()[-1] == "nothing found"
+    assert "1 larger than 1,000 bytes (big.txt)" in small.search("xxx")
     with pytest.raises(RefusedError, match="at most"):
         small.write("new.txt", "x" * 1_001)
     assert space.read("big.txt") == "x" * 400 + "[…]"
@@ -297,8 +302,26 @@ def test_a_file_that_cannot_be_read_is_skipped_and_named(space: Workspace, monke
 
     monkeypatch.setattr(os, "open", refusing)
     assert space.search("needle").splitlines() == [
-        "not searched, because they cannot be read: app/locked.py",
+        "not searched: 1 cannot be read (app/locked.py)",
         "notes.txt:1: needle",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in there cannot be counted; that there is something is said."""
+    real = os.scandir
+
+    def refusing(path: str) -> Any:  # as above
+        if str(path).endswith("/app"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for number in range(5):
+        (space.root / f"{number}.bin").write_bytes(b"\0")
+    assert space.search("def report").splitlines() == [
+        "not searched: 5 no text (0.bin, 1.bin, 2.bin, …); 1 cannot be read (app/)",
+        "nothing found",
     ]
 
 
