@@ -78,14 +78,14 @@ def chat_model(settings: "Settings", **defaults: Any) -> "ChatDeltaMem":
         ) from error
 
 
-def threads_url(db: str | None, *, none: str = "") -> str:
+def threads_url(db: str | None, *, how: str = "--db or DELTAMEM_DB", none: str = "") -> str:
     """Return the database of threads that is named or set, to be read.
 
-    none: what the error says beside how to name another. Raises ConfigError for a SQLite file that is not there;
-    opening it would make it.
+    how: how it can be named. none: what the error says beside that. Raises ConfigError for a SQLite file that is not
+    there; opening it would make it.
     """
     url = settings_now(db=db).db
-    return _there(url, url.removeprefix("sqlite:///"), f"--db or DELTAMEM_DB{none}")
+    return _there(url, url.removeprefix("sqlite:///"), f"{how}{none}")
 
 
 def archive_url(db: str | None, *, flag: str = "--db", none: str = "") -> str:

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     """Move one thread of a database, and say what became of it; raises ConfigError for what is not there."""
     if len(arguments) != 2:
         raise ConfigError("name a database and one of its threads, such as sqlite:///threads.sqlite THREAD")
-    url, thread = threads_url(arguments[0]), arguments[1]
+    url, thread = threads_url(arguments[0], how="the first argument"), arguments[1]
     model = ChatDeltaMem()
     window, _ = model.window
     with open_checkpointer(url) as saver:

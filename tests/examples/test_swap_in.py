@@ -94,7 +94,9 @@ def test_a_mistaken_move_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name a database"):
         main([])
     missing = tmp_path / "missing.sqlite"
-    with pytest.raises(ConfigError, match="there is no database"):
+    with pytest.raises(
+        ConfigError, match=r"there is no database .*; name the one that is meant with the first argument$"
+    ):
         main([f"sqlite:///{missing}", "1"])
     assert not missing.exists()
     there = f"sqlite:///{tmp_path}/threads.sqlite"
