@@ -22,7 +22,7 @@ demo: $(STAMP) ## Watch an agent use what it was told in a process that has sinc
 	$(BIN)/python -m examples.demo
 
 test: $(STAMP) ## Run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --ignore tests/backbone/adapter/test_quantised.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal --ignore tests/backbone/adapter/test_quantised.py
 	PYTHONPATH=$(QUANTISED) $(BIN)/python -m pytest tests/backbone/adapter/test_quantised.py
 
 check: $(STAMP) ## Lint, formatting, types, import direction, public names
