@@ -50,6 +50,17 @@ def test_a_rule_loads_what_it_needs_when_it_is_made() -> None:
     assert "langchain" in loaded_by(code + "PersonalData()")
 
 
+def test_a_database_that_cannot_be_opened_is_refused_before_the_model_loads() -> None:
+    """A mistake in `--db` is said at once, and not after the seconds that the model's libraries take."""
+    code = (
+        "import sys\n"
+        "from deltamem_agents.cli import main\n"
+        "sys.argv = ['deltamem', 'chat', '--db', 'oracle://host']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 1"
+    )
+    assert not loaded_by(code) & {"torch", "transformers"}
+
+
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["chat", "--help"], ["eval", "recall", "--help"], ["policy", "test", "--help"]]
 )

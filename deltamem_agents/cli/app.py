@@ -24,7 +24,7 @@ from deltamem_agents.cli.options import (
     settings_now,
 )
 from deltamem_agents.cli.policy_group import policies
-from deltamem_agents.cli.progress import errors_as_lines, working
+from deltamem_agents.cli.progress import errors_as_lines
 from deltamem_agents.cli.quarantine import archive
 from deltamem_agents.cli.threads import threads
 from deltamem_agents.cli.timeline import show, thread
@@ -86,8 +86,7 @@ def chat(
 
     Options that are left out are taken from DELTAMEM_* and the settings file.
     """
-    with working("loading"):
-        from deltamem_agents.cli.chat import run_chat
+    from deltamem_agents.cli.chat import run_chat
 
     chosen = {"model": model, "adapter": adapter, "revision": revision, "device": device, "dtype": dtype}
     run_chat(thread, settings_now(db=db, window_tokens=window_tokens, **chosen))

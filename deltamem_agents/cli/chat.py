@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import typer
-from langchain.agents import create_agent
 from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from backbone import DeltaMemError
@@ -14,8 +13,6 @@ from deltamem_agents.checkpoint import open_checkpointer
 from deltamem_agents.cli.escaping import printable
 from deltamem_agents.cli.progress import error_line, print_error, working
 from deltamem_agents.cli.terminal import note, open_model, typed
-from deltamem_agents.memory_cell import memory_from
-from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.settings import Settings
 
 __all__ = ["run_chat", "status_line"]
@@ -34,6 +31,12 @@ def run_chat(thread: str, settings: Settings) -> None:
         with working("opening the threads"):
             saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
         try:
+            # After the database, which is refused at once if it cannot be opened: these take seconds to import.
+            with working("loading"):
+                from langchain.agents import create_agent
+
+                from deltamem_agents.middleware import DeltaMemMiddleware
+
             # Loaded here, so that what cannot be loaded ends the program instead of the first turn.
             chat_model = open_model(settings)
             agent = create_agent(chat_model, middleware=[DeltaMemMiddleware()], checkpointer=saver)
@@ -65,6 +68,8 @@ class _Talk:
 
 def status_line(thread: str, values: Mapping[str, Any]) -> str:
     """Return one line: what of this graph state is in the window, and what is absorbed."""
+    from deltamem_agents.memory_cell import memory_from
+
     total = len(values.get("messages", ()))
     memory = memory_from(values)
     absorbed, tokens = (0, 0) if memory is None else (memory.messages, memory.tokens)
