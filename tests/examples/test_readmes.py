@@ -1,5 +1,6 @@
 """Run the commands of the example agents' READMEs from the root of a source tree, on the bundled model."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,20 @@ import pytest
 from examples.coding_assistant.run import sample_copy
 
 ROOT = Path(__file__).parents[2]
+ENDED = "[this call has ended well]\n"
+# The model's libraries are imported once for all calls.
+CALLS = f"""
+import json, sys
+from deltamem_agents.cli import main
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+    print({ENDED!r}, end="", flush=True)
+"""
 SCRIPT_SHOWS = {"coding_assistant": "OK", "data_analyst": "significance level 0.05 ("}
 
 
@@ -22,12 +37,14 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in block[1].splitlines()]
 
 
-def deltamem(words: list[str], folder: Path) -> str:
-    """Run the command line in a process of its own, and return what it printed."""
-    command = [sys.executable, "-c", "from deltamem_agents.cli import main; main()", *words]
+def deltamem(folder: Path, *calls: list[str]) -> str:
+    """Run command lines, one after the other, in a process of their own; return what the last one printed."""
+    command = [sys.executable, "-c", CALLS, json.dumps(calls)]
     done = subprocess.run(command, cwd=folder, input="", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    printed = done.stdout.split(ENDED)
+    assert len(printed) == len(calls) + 1
+    return printed[-2]
 
 
 @pytest.mark.slow
@@ -38,12 +55,9 @@ def test_the_commands_of_a_readme_run(name: str, tmp_path: Path) -> None:
     shutil.copytree(root / "examples" / "coding_assistant" / "sample_project", tmp_path / "project")
     (root / "survey.csv").write_text("age;bmi\n30;21,5\n41;24,5\n", encoding="utf-8")
     shipped = {path: path.read_bytes() for path in (root / "examples").rglob("*") if path.is_file()}
-    printed = ""
-    for command in commands(name):
-        assert command[0] == "deltamem"
-        words = [word.replace("~", str(tmp_path)) for word in command[1:]]
-        printed = deltamem(words, root)
-    assert SCRIPT_SHOWS[name] in printed
+    calls = [[word.replace("~", str(tmp_path)) for word in command] for command in commands(name)]
+    assert {call[0] for call in calls} == {"deltamem"}
+    assert SCRIPT_SHOWS[name] in deltamem(root, *(call[1:] for call in calls))
     assert {path: path.read_bytes() for path in shipped} == shipped
 
 
@@ -69,9 +83,9 @@ def test_the_next_process_knows_what_the_session_was_told(
     agent: str, name: str, questions: list[str], expected: list[str], tmp_path: Path
 ) -> None:
     """A convention, an assumption, an error's exact text and a file's line hold for another process."""
-    deltamem(["agent", agent, "--script", str(ROOT / "examples" / name / "session.txt")], tmp_path)
+    deltamem(tmp_path, ["agent", agent, "--script", str(ROOT / "examples" / name / "session.txt")])
     (tmp_path / "questions.txt").write_text("\n".join(questions), encoding="utf-8")
-    printed = deltamem(["agent", agent, "--script", "questions.txt"], tmp_path)
+    printed = deltamem(tmp_path, ["agent", agent, "--script", "questions.txt"])
     assert [text for text in expected if text not in printed] == []
 
 
