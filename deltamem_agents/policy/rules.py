@@ -205,4 +205,4 @@ class PersonalData(Redacting):
 
 
 def _found(spans: Iterable[RedactedSpan]) -> str:
-    return ", ".join(sorted({span.kind for span in spans})) or "nothing found"
+    return ", ".join(sorted({span.kind for span in spans})) or "nothing to redact"

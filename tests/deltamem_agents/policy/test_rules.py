@@ -159,6 +159,11 @@ def test_personal_data_is_found_by_langchains_detectors() -> None:
     assert only.present(Stored(text="nothing")).action == "show"
 
 
+def test_a_question_without_secrets_is_not_called_one_that_found_nothing() -> None:
+    """The log says that nothing had to be redacted; "nothing found" would read as the result of the search."""
+    assert PolicyChain([Secrets()]).retrieve("How do we run the tests?").reason == "nothing to redact"
+
+
 @pytest.mark.parametrize("options", [{"similarity": 0}, {"surprise": -1}, {"sirprise": 1}])
 def test_options_that_cannot_work_are_refused(options: dict[str, float]) -> None:
     """A rule's options are checked when it is made."""
