@@ -1,5 +1,6 @@
 """Gather the commands of `deltamem`, and turn expected errors into one line."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -62,8 +63,19 @@ Config = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(version("deltamem-agents"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+]
+
+
 @app.callback()
-def _root(context: typer.Context, config: Config = None) -> None:
+def _root(context: typer.Context, config: Config = None, _version: Version = False) -> None:
     """Take the settings of every command from a file."""
     if config is not None:
         from deltamem_agents.settings import use_settings_file

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["note", "open_model", "typed"]
 
 _BUNDLED_REPLY_TOKENS = 64
+_KEYS = "Ctrl-C stops a reply; Ctrl-D ends the program."
 
 
 def open_model(settings: "Settings") -> "ChatDeltaMem":
@@ -33,11 +34,13 @@ def open_model(settings: "Settings") -> "ChatDeltaMem":
 def typed() -> Iterator[str]:
     """Yield what a person types after a prompt, or what comes through a pipe without one, until it ends."""
     person = sys.stdin.isatty()
+    if person:
+        note(_KEYS)
     while True:
         try:
             yield input("you> " if person else "").strip()
         except KeyboardInterrupt:
-            note("\nCtrl-C stops a reply; Ctrl-D ends the program.")
+            note(f"\n{_KEYS}")
         except EOFError:
             if person:
                 print()

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from backbone import ConfigError, MemoryState, RecallProbe, RecallQuestion, recall_probe
 from deltamem_agents.archive.store import MemoryStore
@@ -88,18 +88,24 @@ def run_recall(options: RecallOptions) -> dict[str, float | int]:
     What counts as right: is_right. Raises ConfigError for facts or a distance that cannot be, AdapterError for an
     adapter that is not the model's.
     """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_interactive) as progress:
+        return _measure(options, progress)
+
+
+def _measure(options: RecallOptions, progress: Progress) -> dict[str, float | int]:
     window = min(WINDOW_TOKENS, max(SMALLEST_WINDOW, options.distance))
     keep = min(KEEP_TOKENS, max(1, options.distance // 3))
     model = _chat_model(options, window, keep)
     full = _chat_model(options, FULL_CONTEXT_TOKENS)
     count_tokens = _token_counter(model)
-    numbers = track(range(options.threads), "reading", console=Console(stderr=True), transient=True)
-    threads = [_read(model, options, number, count_tokens) for number in numbers]
+    numbers = range(options.threads)
+    threads = [_read(model, options, number, count_tokens) for number in progress.track(numbers, description="reading")]
     tallies = {name: _Tally() for name in FIGURES + (ARCHIVE_FIGURES if options.archive else ())}
     leaks, chances = 0, []
     if options.archive:
-        _ask_with_archives(model, threads, tallies)
-    for number in track(range(options.threads), "asking", console=Console(stderr=True), transient=True):
+        _ask_with_archives(model, threads, tallies, progress)
+    for number in progress.track(numbers, description="asking"):
         thread, other = threads[number], threads[(number + 1) % options.threads]
         for question in thread.probe.questions:
             name = "exact_match" if question.told else "never_told"
@@ -186,16 +192,17 @@ def _ask(
     return any(text in prompt for text in thread.probe.fact_texts)
 
 
-def _ask_with_archives(model: ChatDeltaMem, threads: Sequence[_Thread], tallies: dict[str, _Tally]) -> None:
+def _ask_with_archives(
+    model: ChatDeltaMem, threads: Sequence[_Thread], tallies: dict[str, _Tally], progress: Progress
+) -> None:
     """Ask each thread's questions with what its archive recalls; by meaning too if there are default embeddings."""
     with (
         tempfile.TemporaryDirectory() as folder,
         MemoryStore.from_url(f"sqlite:///{folder}/archive.sqlite", Path(folder) / "index") as store,
     ):
-        numbers = track(range(len(threads)), "asking archives", console=Console(stderr=True), transient=True)
-        for number in numbers:
+        for number, thread in enumerate(progress.track(threads, description="asking archives")):
             with ArchiveRecall(store, namespace=("thread", str(number))) as archive:
-                _ask_with_archive(model, threads[number], archive, tallies)
+                _ask_with_archive(model, thread, archive, tallies)
 
 
 def _ask_with_archive(model: ChatDeltaMem, thread: _Thread, archive: ArchiveRecall, tallies: dict[str, _Tally]) -> None:

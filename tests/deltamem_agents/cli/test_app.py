@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return int(stop.value.code or 0), said.out, said.err
 
     return run_one
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    """`--version` prints it alone."""
+    assert run("--version")[:2] == (0, f"{version('deltamem-agents')}\n")
 
 
 @pytest.mark.parametrize(
