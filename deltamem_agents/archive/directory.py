@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from backbone import ConfigError
 from deltamem_agents._files import make_private
 from deltamem_agents.archive.chroma_process import ChromaProcess
 from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
@@ -44,8 +45,14 @@ class IndexDirectory:
     shared = False
 
     def __init__(self, path: Path) -> None:
-        """Make the directory if it is missing, and lock it; raises IndexBusyError if another owner has it."""
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Make the directory if it is missing, and lock it.
+
+        Raises IndexBusyError if another owner has it, and ConfigError if it cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"the index needs a folder, and {path} cannot be one: {error.strerror}") from error
         self.path = path
         self._lock = FileLock(path / "index.lock", mode=0o600, thread_local=False)
         try:

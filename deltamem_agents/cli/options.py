@@ -82,7 +82,7 @@ def threads_url(db: str | None, *, how: str = "--db or DELTAMEM_DB", none: str =
     """Return the database of threads that is named or set, to be read.
 
     how: how it can be named. none: what the error says beside that. Raises ConfigError for a SQLite file that is not
-    there; opening it would make it.
+    there, which opening would make, and for a folder.
     """
     url = settings_now(db=db).db
     return _there(url, url.removeprefix("sqlite:///"), f"{how}{none}")
@@ -95,8 +95,9 @@ def archive_url(db: str | None, *, flag: str = "--db", none: str = "") -> str:
 
 
 def _there(url: str, file: str, how: str) -> str:
-    if url.startswith("sqlite:///") and not Path(file).exists():
-        raise ConfigError(f"there is no database {Path(file).absolute()}; name the one that is meant with {how}")
+    if url.startswith("sqlite:///") and (Path(file).is_dir() or not Path(file).exists()):
+        found = " (a folder)" if Path(file).is_dir() else ""
+        raise ConfigError(f"there is no database {Path(file).absolute()}{found}; name the one that is meant with {how}")
     return url
 
 

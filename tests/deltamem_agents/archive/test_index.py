@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from backbone import ConfigError
 from deltamem_agents.archive import feeder, indexer
+from deltamem_agents.archive.directory import IndexDirectory
 from deltamem_agents.archive.errors import EmbeddingError, IndexBusyError, VectorIndexError
 from deltamem_agents.archive.indexer import Indexer
 from deltamem_agents.archive.store import MemoryStore
@@ -218,3 +220,12 @@ def test_an_index_feeds_in_batches(open_store: Callable[..., MemoryStore], monke
     fill(store, 300)
     store.flush()
     assert [size for size in sizes if size] == [256, 44]
+
+
+def test_a_file_in_the_place_of_an_index_is_a_clear_error(tmp_path: Path) -> None:
+    """The error names the path, and what is there stays as it was."""
+    file = tmp_path / "vectors"
+    file.write_text("mine", encoding="utf-8")
+    with pytest.raises(ConfigError, match="vectors cannot be one: File exists"):
+        IndexDirectory(file)
+    assert file.read_text(encoding="utf-8") == "mine"

@@ -199,6 +199,16 @@ def test_a_database_that_is_only_read_is_not_made(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("arguments", ["threads list --db sqlite:///folder", "archive stats --db sqlite:///folder"])
+def test_a_folder_is_no_database(run: Run, arguments: str, tmp_path: Path) -> None:
+    """It is named as one, and nobody is told to change its mode."""
+    (tmp_path / "folder").mkdir()
+    status, _, err = run(*shlex.split(arguments))
+    assert status == 1
+    assert err.startswith(f"error: there is no database {tmp_path}/folder (a folder); name the one that is meant with")
+    assert len(err.splitlines()) == 1
+
+
 def test_who_has_no_threads_or_no_archive_can_say_so(run: Run) -> None:
     """For `forget`, memory:// stands for what never was; the error names it."""
     asked = ("forget", "-n", "a", "--query", "x", "--json")
