@@ -80,7 +80,7 @@ def talk(
             with working("opening the threads"):
                 saver = runner.run(stack.enter_async_context(open_checkpointer(settings.db, aes_key=key)))
             show({"kind": "note", "text": about})
-            _converse(_Talk(make(memory, saver), thread, lines, show), runner)
+            _converse(_Talk(make(memory, saver), thread, lines, show, ends=script is not None), runner)
         finally:
             with working("closing the archive"):
                 runner.run(stack.aclose())
@@ -105,11 +105,13 @@ def _echoed(line: str, show: Show) -> str:
 class _Talk:
     """One thread of an agent, the lines that are typed to it, and where it shows what happens."""
 
-    def __init__(self, graph: Graph, thread: str, lines: Iterator[str], show: Show) -> None:
+    def __init__(self, graph: Graph, thread: str, lines: Iterator[str], show: Show, *, ends: bool) -> None:
+        """Take also whether Ctrl-C ends the talk, as it does a script, or only the turn, as a person means it."""
         self.graph = graph
         self.lines = lines
         self.show = show
         self.thread = thread
+        self.ends = ends
         self.config: Any = {"configurable": {"thread_id": thread}}
         self._seen: set[str | None] = set()
 
@@ -162,6 +164,8 @@ def _turn(chat: _Talk, runner: asyncio.Runner, payload: Any) -> None:
             payload = None if request is None else _answer(chat, request)
     except KeyboardInterrupt:
         chat.show({"kind": "note", "text": "\n[stopped]"})
+        if chat.ends:
+            raise
     except (DeltaMemError, GraphRecursionError) as error:
         chat.show({"kind": "error", "text": error_line(error)})
 

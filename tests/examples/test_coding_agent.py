@@ -1,8 +1,11 @@
 """Let a scripted model work in the sample project: approval, quotes from the archive, and the talk in a terminal."""
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +190,30 @@ def test_input_that_ends_at_a_question_declines_nothing(
     run_talk(root, "y\n", scripted("I wrote it."))
     assert "I wrote it." in capsys.readouterr().out
     assert (root / "data" / "config.csv").read_text(encoding="utf-8") == "name"
+
+
+def test_ctrl_c_ends_a_script(
+    root: Path, scripted: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is there to type the next line, and the rest of the script is not begun."""
+
+    def interrupted() -> Iterator[AIMessage]:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        yield AIMessage("Too late.")
+
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.chdir(root.parent)
+    model = scripted()
+    model.messages = interrupted()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_talk(root, "Run the tests.\nRun the linter.\n", model)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    printed = capsys.readouterr().out
+    assert "[stopped]" in printed
+    assert "linter" not in printed
 
 
 def test_a_script_can_be_followed_by_a_program(
