@@ -114,7 +114,7 @@ def test_a_wrong_call_is_status_2_and_names_what_is_wrong(run: Run, arguments: s
     [
         ("archive stats --db oracle://host", "oracle"),
         ("archive stats --db sqlite:///noise.bin", "not a database"),
-        ("archive stats --db sqlite:///empty", "unable to open"),
+        ("archive stats --db sqlite:///empty", "empty (a folder)"),
         ("archive stats --db postgresql://ann:secret@127.0.0.1:1/a", "refused"),
         ("archive show 123 -n acme", "123"),
         ("archive show 123 -n ''", "label"),
