@@ -24,7 +24,7 @@ _OPTIONS = ormsgpack.OPT_NON_STR_KEYS | ormsgpack.OPT_REPLACE_SURROGATES
 # A working memory that travels as base64 text: b64 of its magic number. Random letters must not be taken for a token.
 _MEMORY_TEXT = re.compile(r"REVMVEFNV0[A-Za-z0-9+/]*={0,2}")
 _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential|auth", re.IGNORECASE)
-# Not "pass", which lists tests more often than passwords.
+# Of lists: "pass" names tests more often than passwords, and "auth" authors.
 _SECRET_NAMES = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
 _MAX_CLEAN = 65_536
 # The keys by which a checkpoint is found again; run metadata repeats the others.

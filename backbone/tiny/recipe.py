@@ -1,7 +1,8 @@
 """Make the bundled backbone: tokenizer, decoder, and one adapter each for MSW, TSW and SSW.
 
 Run `python -m backbone.tiny.recipe`; it writes the files that `backbone.load_backbone()` loads. `--out` writes
-elsewhere. `--quick` goes the same way in half a minute and makes a model that has learned nothing; it needs `--out`.
+elsewhere. `--quick` goes the same way in less than a minute and makes a model that has learned nothing; it needs
+`--out`.
 """
 
 import argparse
@@ -175,7 +176,7 @@ def _adapter(name: str, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: R
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(prog="python -m backbone.tiny.recipe", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="go through every phase in half a minute")
+    parser.add_argument("--quick", action="store_true", help="go through every phase in less than a minute")
     parser.add_argument(
         "--out", type=Path, help="folder to write model/ and adapters/ to; the bundled ones if left out"
     )

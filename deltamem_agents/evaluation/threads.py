@@ -118,8 +118,8 @@ def read_without_memory(backbone: Backbone, messages: Sequence[BaseMessage]) -> 
     """Yield the frozen decoder's keys and values of what the prompt with all but the newest message has in common."""
     prompt, before = _prompt(backbone, messages), _prompt(backbone, messages[:-1])
     known = [ids[0] for ids in itertools.takewhile(lambda ids: ids[0] == ids[1], zip(prompt, before, strict=False))]
-    # It runs no memory where it is called by itself.
-    yield backbone.model.backbone(input_ids=torch.tensor([known]), logits_to_keep=1).past_key_values
+    decoder = backbone.model.backbone  # called by itself it runs no memory
+    yield decoder(input_ids=torch.tensor([known], device=decoder.device), logits_to_keep=1).past_key_values
 
 
 @torch.no_grad()
@@ -132,7 +132,7 @@ def answer_without_memory(
     past: what `read_without_memory` gave; it is changed.
     """
     tokenizer: Any = backbone.tokenizer
-    decoder = backbone.model.backbone
+    decoder = backbone.model.backbone  # as above
     known = 0 if past is None else past.get_seq_length()
     parts = torch.split(torch.tensor([_prompt(backbone, messages)[known:]], device=decoder.device), piece, dim=1)
     out = decoder(input_ids=parts[0], past_key_values=past, logits_to_keep=1)

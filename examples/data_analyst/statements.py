@@ -14,7 +14,6 @@ from .rules import MISSING, OUTLIERS
 __all__ = ["ASSUMED", "Assumed", "cited", "mentions", "newest_record", "newest_statement", "states", "value_in"]
 
 _LOOKED_AT = 50
-_QUARANTINED = "quarantined"
 _CITATION_DIGITS = 8  # the end of a record's id, by which recalled blocks cite it
 
 
@@ -75,9 +74,7 @@ def newest_record(query: str, memory: HybridMemory, fits: Callable[[str], bool])
     fitting: Iterable[Record] = (
         hit.record
         for hit in hits
-        if fits(hit.record.text)
-        and _QUARANTINED not in hit.record.tags
-        and memory.policy.present(hit.record, context).action in {"show", "mask"}
+        if fits(hit.record.text) and memory.policy.present(hit.record, context).action in {"show", "mask"}
     )
     return max(fitting, key=lambda record: record.created, default=None)
 

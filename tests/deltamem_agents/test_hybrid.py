@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
 from backbone import ConfigError
@@ -22,8 +20,6 @@ from deltamem_agents.archive.records import content_hash
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.policy import (
     MemoryPolicy,
-    Novelty,
-    PolicyChain,
     PolicyContext,
     PolicyMessage,
     Present,
@@ -376,46 +372,3 @@ def test_a_namespace_is_given_by_place_or_by_name_and_never_left_out(store: Memo
         assert placed.namespace == named.namespace == ANN
     with pytest.raises(RecordInvalidError, match="non-empty tuple"):
         HybridMemory(store)
-
-
-class Quoting(BaseChatModel):
-    """A model whose every reply is another one and quotes all that was recalled for it."""
-
-    blocks: list[list[str]]
-
-    @property
-    def _llm_type(self) -> str:
-        return "quoting"
-
-    def _generate(self, messages: list[BaseMessage], *rest: Any, **options: Any) -> ChatResult:
-        block = next((message.text for message in messages if message.text.startswith("<recalled>")), "")
-        self.blocks.append([line for line in block.splitlines() if line.startswith("[m:")])
-        quoted = "; ".join(line.partition(": ")[2] for line in self.blocks[-1])
-        said = AIMessage(f"Answer {len(self.blocks)}. From earlier: {quoted}")
-        return ChatResult(generations=[ChatGeneration(message=said)])
-
-
-@pytest.mark.parametrize("policy", [None, Novelty(similarity=0.6)], ids=["everything", "novelty"])
-def test_replies_that_quote_feed_no_loop(store: MemoryStore, policy: MemoryPolicy | None) -> None:
-    """200 turns whose replies quote what was recalled leave what was said, once each, and replies do not grow.
-
-    Where a policy keeps out what says little new, the archive does not grow either, and the source is always shown.
-    """
-    source = store.records.add(ANN, NewRecord("Port 8443 is for staging."))
-    chain = None if policy is None else PolicyChain([policy], timeout=None)
-    said = {source.text}
-    with HybridMemory(store, chain, namespace=ANN, budget_tokens=128) as hybrid:
-        model = Quoting(blocks=[])
-        agent = create_agent(model, middleware=hybrid.middleware(), checkpointer=InMemorySaver())
-        for number in range(200):
-            question = f"Question {number}: which port is for staging?"
-            reply = say(agent, f"thread {number % 10}", question)
-            said |= {question, reply.text}
-            hybrid.flush()
-            assert len(reply.text) < 4 * 128 + len("Answer 200. From earlier: ")
-            shown = [found["id"] for found in reply.response_metadata["recalled"] if found["verdict"] == "shown"]
-            assert shown
-            assert policy is None or source.id in shown
-    texts = [record.text for record in store.records.list(ANN, limit=1000)]
-    assert len(texts) == len(set(texts))
-    assert set(texts) == said if policy is None else (set(texts) < said and len(texts) < 10)
