@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import cache
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -20,12 +20,11 @@ from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_thread
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.audited import held_call, refused, retained
+from deltamem_agents.audited import refused, retained, unrecorded
 from deltamem_agents.budget import keep_within_budget
 from deltamem_agents.lineage import Lineage
-from deltamem_agents.messages import is_written
 from deltamem_agents.policy import Retain
-from deltamem_agents.recording import decide, to_record
+from deltamem_agents.recording import decide, may_be_kept, to_record
 from deltamem_agents.retention import Retention
 from deltamem_agents.running import Place, current_place
 from deltamem_agents.tracing import observed
@@ -40,6 +39,7 @@ _ATTEMPTS = 4  # with pauses of 0.1, 0.4 and 1.6 seconds between them
 _log = logging.getLogger(__name__)
 _THREAD = "deltamem-archive"
 _PATIENCE = 10.0  # seconds
+_REJECTED = "a person has rejected this text in this thread"
 
 
 class ArchiveWriter:
@@ -159,8 +159,8 @@ class ArchiveWriter:
                 new = to_record(message, thread, said) if at in fresh else None
                 if new is not None:
                     batch.take(new, *decide(lineage, new, message), place.checkpoint)
-                elif at in fresh and isinstance(message, AIMessage) and message.tool_calls and is_written(message):
-                    batch.note(message, lineage.decision(message), thread, place.checkpoint)
+                elif at in fresh and self._retention.policy.policies and may_be_kept(message):
+                    batch.logged.append(unrecorded(message, lineage.decision(message), thread, place.checkpoint))
                 else:
                     lineage.follow(message)
             except RecordInvalidError as error:
@@ -168,7 +168,8 @@ class ArchiveWriter:
         with observed("write") as writing:
             batch.write(records, namespace)
             gone = keep_within_budget(self._store, self._retention.policy, namespace)
-            writing.count(kept=len(batch.kept), refused=len(batch.logged), gone=gone)
+            refusals = sum(event.action == "refuse" for event in batch.logged)
+            writing.count(kept=len(batch.kept), refused=refusals, gone=gone)
         self._store.sweep_if_due()
         self._store.vectors.wake()
         if batch.invalid is not None:
@@ -186,15 +187,12 @@ class _Batch:
 
     def take(self, new: NewRecord, kept: NewRecord | None, decision: Retain, checkpoint: str | None) -> None:
         """Keep a record or refuse it, with what the log says of it."""
+        if kept is not None and content_hash(kept.text) in self.rejected:
+            kept, decision = None, decision.model_copy(update={"reason": _REJECTED, "archive": False})
         if kept is None:
-            self.logged.append(refused(new, decision, checkpoint))
-        elif content_hash(kept.text) not in self.rejected:
-            self.kept.append((kept, retained(kept, decision, checkpoint)))
-
-    def note(self, message: AIMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> None:
-        """Log a call without text, which is no record, if it may not be written because of what it was made from."""
-        if decision.quarantine:
-            self.logged.append(held_call(message, decision, thread, checkpoint))
+            self.logged += refused(new, decision, checkpoint)
+        else:
+            self.kept.append((kept, retained(new, kept, decision, checkpoint)))
 
     def write(self, records: RecordStore, namespace: Namespace) -> None:
         """Write what is kept, and log what is not."""

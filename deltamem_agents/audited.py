@@ -1,14 +1,14 @@
 """Describe decisions for the audit log: who decided what about which message or record, and never its text."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from langchain_core.messages import AIMessage
+from langchain_core.messages import BaseMessage
 
-from deltamem_agents.archive.records import NewRecord, Record, content_hash
+from deltamem_agents.archive.records import NewRecord, Record, content_hash, require_storable
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.memory_cell import TurnReport
-from deltamem_agents.policy import Decision, Present, Retain, Retrieve
+from deltamem_agents.policy import Decision, Present, Retain, Retrieve, describe
 from deltamem_agents.recalled import Shown
 from deltamem_agents.running import current_place
 
@@ -17,11 +17,11 @@ __all__ = [
     "SUBJECT",
     "absorbed",
     "held",
-    "held_call",
     "presented",
     "refused",
     "retained",
     "searched",
+    "unrecorded",
     "without_quotes",
 ]
 
@@ -32,38 +32,58 @@ SUBJECT = "subject:"
 _QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
 
 
-def retained(new: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
-    """Describe why a message goes to the archive, and what was redacted from it; its record is filled in on writing."""
+def retained(new: NewRecord, kept: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
+    """Describe why a message goes to the archive, and what was redacted from it; its record is filled in on writing.
+
+    new: the record as the message was said; kept: as the policies let it in.
+    """
     detail = {
-        "role": new.role,
-        "trust": new.trust.name.lower(),
-        "tags": [_anonymous(tag) for tag in new.tags],
+        "role": kept.role,
+        "trust": kept.trust.name.lower(),
+        "tags": [_anonymous(tag) for tag in kept.tags],
         "working": decision.working,
-        "seconds": None if new.ttl is None else new.ttl.total_seconds(),
+        "decay": decision.decay,
+        "seconds": None if kept.ttl is None else kept.ttl.total_seconds(),
     }
     action = "quarantine" if decision.quarantine else "write"
-    events = [_event(action, decision, new.text, actor=new.source, checkpoint=checkpoint, detail=detail)]
-    redacting = [part for part in decision.parts if isinstance(part, Retain) and part.redactions]
-    for part in redacting:
-        kinds = dict(Counter(span.kind for span in part.redactions))
-        events.append(
-            _event("redact", part, new.text, actor=new.source, checkpoint=checkpoint, detail={"kinds": kinds})
-        )
-    return events
+    seen, facts = f"{new.text}\n{kept.text}", {"actor": new.source, "checkpoint": checkpoint}
+    return [_event(action, decision, seen, detail=detail, **facts), *_redactions(decision, seen, {}, facts)]
 
 
-def refused(new: NewRecord, decision: Retain, checkpoint: str | None) -> AuditEvent:
-    """Describe why a message does not go to the archive."""
-    detail = {"message": new.message_id, "role": new.role, "working": decision.working}
-    seen = f"{new.text}\n{decision.text or ''}"
-    return _event("refuse", decision, seen, actor=new.source, thread=new.thread, checkpoint=checkpoint, detail=detail)
+def refused(new: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
+    """Describe why a message does not go to the archive, and what was redacted from it for the working memory."""
+    detail = {"message": new.message_id, "role": new.role, "working": decision.working, "decay": decision.decay}
+    text = new.text if decision.text is None else decision.text
+    facts = {
+        "actor": new.source,
+        "thread": new.thread,
+        "checkpoint": checkpoint,
+        "record_digest": content_hash(text),
+    }
+    seen = f"{new.text}\n{text}"
+    refusal = _event("refuse", decision, seen, detail=detail, **facts)
+    return [refusal, *_redactions(decision, seen, {"message": new.message_id}, facts)]
 
 
-def held_call(message: AIMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> AuditEvent:
-    """Describe why a call of tools without text, of which there is no record, is kept from the working memory."""
-    names = [call["name"] for call in message.tool_calls]
-    detail = {"message": message.id, "role": "assistant", "working": False, "calls": names}
-    return _event("quarantine", decision, "", actor="agent", thread=thread, checkpoint=checkpoint, detail=detail)
+def unrecorded(message: BaseMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> AuditEvent:
+    """Describe what becomes of a message without text, such as a call of tools, of which there is no record.
+
+    Raises RecordInvalidError for names that SQL cannot store.
+    """
+    said = describe(message)
+    for what, name in (("a source", said.source), ("a thread", thread or "")):
+        require_storable(what, name)
+    detail = {
+        "message": message.id,
+        "role": said.role,
+        "working": decision.working and not decision.quarantine,
+        "decay": decision.decay,
+        "calls": list(said.calls),
+    }
+    action = "quarantine" if decision.quarantine else "write" if decision.working else "refuse"
+    # One without an id cannot be found in the log again.
+    named = thread if message.id is not None else None
+    return _event(action, decision, "", actor=said.source, thread=named, checkpoint=checkpoint, detail=detail)
 
 
 def searched(query: str, decision: Retrieve, passages: Sequence[Shown]) -> AuditEvent:
@@ -133,6 +153,18 @@ def without_quotes(reason: str, text: str) -> str:
 def _anonymous(tag: str) -> str:
     """Return a tag as the log may hold it for good: a subject can be forgotten, so there is a digest for the name."""
     return SUBJECT + content_hash(tag.removeprefix(SUBJECT)) if tag.startswith(SUBJECT) else tag
+
+
+def _redactions(
+    decision: Retain, seen: str, detail: Mapping[str, object], facts: Mapping[str, object]
+) -> list[AuditEvent]:
+    """Describe what each policy has redacted, by kinds."""
+    parts = [part for part in decision.parts if isinstance(part, Retain) and part.redactions]
+    kinds = [dict(Counter(span.kind for span in part.redactions)) for part in parts]
+    return [
+        _event("redact", part, seen, detail={**detail, "kinds": count}, **facts)
+        for part, count in zip(parts, kinds, strict=True)
+    ]
 
 
 def _event(action: str, decision: Decision, text: str, **fields: object) -> AuditEvent:

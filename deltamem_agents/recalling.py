@@ -90,8 +90,7 @@ class ArchiveRecall:
         with self._lock:
             if len(self._seen) > _SEEN:
                 self._seen.clear()  # the record itself knows them, and is only asked more often
-            # With the text, because a message may be edited under its id.
-            keyed = [(m, None if m.id is None else (thread, m.id, hash(m.text))) for m in messages]
+            keyed = [(m, None if m.id is None else (thread, m.id, _said(m))) for m in messages]
             fresh = {at for at, (_, key) in enumerate(keyed) if key not in self._seen}
             self._seen.update(key for _, key in keyed if key is not None)
         keys = {keyed[at][1] for at in fresh}
@@ -207,6 +206,11 @@ def likeness(text: str, other: str, meaning: float | None) -> float:
     """
     words, others = (part.split()[:_COMPARED_WORDS] for part in (text, other))
     return max(meaning or 0.0, SequenceMatcher(None, words, others, autojunk=False).ratio())
+
+
+def _said(message: BaseMessage) -> int:
+    """Tell apart what policies see of a message, which may be edited under its id."""
+    return hash((message.text, *(call["name"] for call in getattr(message, "tool_calls", ()))))
 
 
 def _asked(query: str, decision: Retrieve) -> str:

@@ -3,16 +3,17 @@
 import dataclasses
 from datetime import datetime
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.messages import is_written
 from deltamem_agents.policy import Retain, describe
+from deltamem_agents.policy.hooks import source_of
 from deltamem_agents.policy.trust import QUARANTINED
 
-__all__ = ["decide", "to_record"]
+__all__ = ["decide", "may_be_kept", "to_record"]
 
 
 def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRecord | None:
@@ -23,9 +24,7 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
     SQL cannot store.
     """
     text = message.text
-    if not text.strip() or not is_written(message):
-        return None
-    if not isinstance(message, HumanMessage | AIMessage | ToolMessage):
+    if not text.strip() or not may_be_kept(message):
         return None
     seen = describe(message)
     named = thread is not None and message.id is not None
@@ -38,6 +37,13 @@ def to_record(message: BaseMessage, thread: str | None, said: datetime) -> NewRe
         trust=Trust.LOW if seen.role == "tool" else Trust.MEDIUM,
         created=said,
     )
+
+
+def may_be_kept(message: BaseMessage) -> bool:
+    """Tell whether policies are asked about a message: not the system's, nor what is marked as not to be written."""
+    if isinstance(message, ChatMessage):
+        return is_written(message) and source_of(message) in {"user", "agent"}
+    return is_written(message) and isinstance(message, HumanMessage | AIMessage | ToolMessage)
 
 
 def decide(lineage: Lineage, new: NewRecord, message: BaseMessage) -> tuple[NewRecord | None, Retain]:

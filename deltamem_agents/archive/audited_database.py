@@ -65,7 +65,7 @@ class AuditedDatabase:
             return {str(entry.detail["message"]) for entry in rejections(connection, namespace, thread)}
 
     def audit_new(self, namespace: Namespace, events: Sequence[AuditEvent]) -> None:
-        """Append events about messages, except those that the log has of the same message and for the same reason."""
+        """Append events about messages without a record, except those that the log has of the same text and reason."""
         if events:
             with self._engine.begin() as connection:
                 append_all(connection, namespace, unlogged(connection, namespace, events))

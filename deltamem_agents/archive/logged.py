@@ -69,11 +69,14 @@ def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[
 
 
 def unlogged(connection: Connection, namespace: tuple[str, ...], events: Sequence[AuditEvent]) -> list[AuditEvent]:
-    """Return those events about messages of a thread that its log does not have; a thread that goes on repeats them."""
+    """Return those events about messages without a record that their thread's log does not have.
+
+    A thread that goes on repeats them.
+    """
     threads = {event.thread for event in events}
     actions = {event.action for event in events}
     this = (audit.c.namespace == key_of(namespace)) & audit.c.thread.in_(threads) & audit.c.action.in_(actions)
-    rows = connection.execute(select(audit).where(this)).mappings()
+    rows = connection.execute(select(audit).where(this, audit.c.record_id.is_(None))).mappings()
     known = {_identity(entry) for entry in map(entry_of, rows)}
     return [event for event in events if event.thread is None or _identity(event) not in known]
 
@@ -85,4 +88,7 @@ def rejections(connection: Connection, namespace: tuple[str, ...], thread: str) 
 
 
 def _identity(event: AuditEvent) -> tuple[object, ...]:
-    return event.action, event.thread, event.detail.get("message"), event.policy, event.policy_version, event.reason
+    why = event.policy, event.policy_version, event.reason
+    # With what was decided about, since a message may be edited under its id.
+    what = event.detail.get("message"), event.record_digest, str(event.detail.get("calls"))
+    return event.action, event.thread, *why, *what

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import ChatMessage, HumanMessage
 from sqlalchemy import event
 from sqlalchemy import text as sql
 
@@ -88,3 +88,12 @@ def test_an_agent_that_goes_on_erases_what_has_expired(hybrid: HybridMemory) -> 
     hybrid.archive(SAID, "t")
     hybrid.flush()
     assert hybrid.store.records.sweep() == 0
+
+
+def test_a_message_that_names_its_role_is_archived_in_that_role(hybrid: HybridMemory) -> None:
+    """As the working memory reads it; the system's is not."""
+    roles = ("user", "assistant", "system", "developer")
+    hybrid.archive([ChatMessage(f"said as {role}", role=role, id=role) for role in roles], "one")
+    hybrid.flush()
+    kept = {record.text: (record.role, record.source) for record in hybrid.store.records.list(hybrid.namespace)}
+    assert kept == {"said as user": ("user", "user"), "said as assistant": ("assistant", "agent")}

@@ -223,6 +223,109 @@ def test_a_call_that_was_made_from_a_quarantined_page_is_logged(store: MemorySto
             hybrid.archive([call.model_copy(update={"id": "before"}), page, call], "a")
     held = [entry for entry in logged(store) if entry.action == "quarantine"]
     assert [entry.detail["role"] for entry in held] == ["tool", "assistant"]
-    assert held[1].detail == {"message": "call", "role": "assistant", "working": False, "calls": ["shell"]}
+    assert held[1].detail == {
+        "message": "call", "role": "assistant", "working": False, "decay": None, "calls": ["shell"],
+    }  # fmt: skip
     assert (held[1].thread, held[1].record_id, held[1].reason.split(": ")[-1]) == ("a", None, "call")
     assert len(store.records.list(ANN)) == 1
+
+
+class Forgetful(MemoryPolicy):
+    """Keep people's words, halve the memory before each, and keep all else out of both memories."""
+
+    name = "forgetful"
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        if message.role == "user":
+            return Retain(decay=0.5, reason="halved")
+        return Retain(working=False, archive=False, reason="only people")
+
+
+def call_of(*tools: str) -> AIMessage:
+    """Return a call of tools without text."""
+    calls = [{"name": name, "args": {"secret": TOKEN}, "id": f"k{at}"} for at, name in enumerate(tools)]
+    return AIMessage("", id="call", tool_calls=calls)
+
+
+def test_each_decision_about_a_message_is_one_entry(store: MemoryStore) -> None:
+    """Also about calls and results without text, and with the factor by which the working memory fades; once."""
+    messages = [
+        HumanMessage("The port is 8443.", id="1"),
+        call_of("shell"),
+        ToolMessage("", tool_call_id="k0", name="shell", id="2"),
+        AIMessage("It is 8443.", id="3"),
+        HumanMessage("", id="4"),
+    ]
+    for _ in range(2):
+        with HybridMemory(store, PolicyChain([Forgetful()], timeout=None), namespace=ANN) as hybrid:
+            hybrid.archive(messages, "one")
+    told = {str(entry.detail["message"]): entry for entry in logged(store)}
+    assert len(told) == len(logged(store)) == len(messages)
+    assert {name: (entry.action, entry.actor, entry.reason) for name, entry in told.items()} == {
+        "1": ("write", "user", "halved"),
+        "call": ("refuse", "agent", "only people"),
+        "2": ("refuse", "tool:shell", "only people"),
+        "3": ("refuse", "agent", "only people"),
+        "4": ("write", "user", "halved"),
+    }
+    assert {name: entry.detail["decay"] for name, entry in told.items() if entry.detail["working"]} == {
+        "1": 0.5, "4": 0.5,
+    }  # fmt: skip
+    assert told["call"].detail["calls"] == ["shell"]
+    assert TOKEN not in "".join(entry.model_dump_json() for entry in logged(store))
+
+
+def test_an_edit_that_is_refused_has_its_own_entry(store: MemoryStore) -> None:
+    """Another text, or other tools, under the same id and for the same reason; with the digest of the text."""
+    texts = ["first", "second", "first"]
+    for said in (*(AIMessage(text, id="1") for text in texts), call_of("shell"), call_of("shell", "browser")):
+        with HybridMemory(store, PolicyChain([Forgetful()], timeout=None), namespace=ANN) as hybrid:
+            hybrid.archive([said], "one")
+    assert [(entry.record_digest, entry.detail.get("calls")) for entry in logged(store)] == [
+        (content_hash("first"), None),
+        (content_hash("second"), None),
+        (None, ["shell"]),
+        (None, ["shell", "browser"]),
+    ]
+
+
+def test_what_is_redacted_from_a_refused_message_is_logged(store: MemoryStore) -> None:
+    """The working memory gets it redacted; the entries have the digest of that, and no secret."""
+
+    class Away(MemoryPolicy):
+        name = "away"
+
+        def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+            return Retain(archive=False, reason=f"not {message.text}")
+
+    for chain in ([Secrets(), Away()], [Away(), Secrets()]):
+        with HybridMemory(store, PolicyChain(chain, timeout=None), namespace=ANN) as hybrid:
+            hybrid.archive([HumanMessage(TOKEN, id="1")], None)
+    assert [(entry.action, entry.policy) for entry in logged(store)[:2]] == [
+        ("refuse", "secrets+away"),
+        ("redact", "secrets"),
+    ]
+    assert TOKEN not in "".join(entry.model_dump_json() for entry in logged(store))
+    assert content_hash(TOKEN) not in {entry.record_digest for entry in logged(store)}
+
+
+def test_a_reason_that_quotes_what_was_redacted_is_left_out(store: MemoryStore) -> None:
+    """A policy that comes before the redaction has seen the secret."""
+    with HybridMemory(store, PolicyChain([Chatter(), Secrets()], timeout=None), namespace=ANN) as hybrid:
+        hybrid.archive([HumanMessage(TOKEN, id="1")], "one")
+    assert [entry.action for entry in logged(store)] == ["write", "redact"]
+    assert TOKEN not in "".join(entry.model_dump_json() for entry in logged(store))
+
+
+def test_a_text_that_a_person_has_rejected_is_refused_in_the_log(store: MemoryStore) -> None:
+    """Said again in that thread, it is not archived, and the log says why."""
+    with HybridMemory(store, PolicyChain([SourceTrust()], timeout=None), namespace=ANN) as hybrid:
+        hybrid.archive([ToolMessage(POISON, tool_call_id="c", name="web", id="1")], "one")
+        hybrid.flush()
+        (held,) = store.records.waiting(ANN, "one")
+        store.records.reject(ANN, held.id, actor="ann")
+        hybrid.archive([ToolMessage(POISON, tool_call_id="d", name="web", id="2")], "one")
+    newest = logged(store)[-1]
+    assert (newest.action, newest.reason) == ("refuse", "a person has rejected this text in this thread")
+    assert (newest.record_digest, newest.detail["message"]) == (content_hash(POISON), "2")
+    assert store.records.list(ANN) == []
