@@ -19,7 +19,7 @@ from deltamem_agents.archive.threads import drop_threads
 from deltamem_agents.forgetting.archive_files import archive_files, overwrite_archive
 from deltamem_agents.forgetting.fingerprints import Needle, blocks_of, found_in
 from deltamem_agents.forgetting.histories import ThreadReport, erase_from_thread, remaining
-from deltamem_agents.forgetting.plan import Place, Plan, drop_plans, store_plan
+from deltamem_agents.forgetting.plan import Place, Plan, drop_plans, overwritten, store_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Scan, Tier, TierName
 from deltamem_agents.forgetting.record import erase_record
 from deltamem_agents.forgetting.replay import Absorb
@@ -51,13 +51,18 @@ def standing(plan: Plan, rows: CheckpointRows) -> list[str]:
 
 @dataclass
 class Execution:
-    """Carry out one plan. earlier: plans that it has taken over, to be crossed out with it."""
+    """Carry out one plan.
+
+    earlier: plans that it has taken over, to be crossed out with it. others: what other namespaces have left without
+    `secure`, which it overwrites as well.
+    """
 
     store: MemoryStore
     rows: CheckpointRows | None
     model: Runnable[Any, Any] | None
     plan: Plan
     earlier: list[Plan]
+    others: list[Plan]
 
     def run(self) -> ForgetReceipt:
         """Erase, scan, and return the receipt; raises what a database raises, and then a second call goes on."""
@@ -85,7 +90,7 @@ class Execution:
             tiers,
             complete=complete,
             # Without `secure` nothing is done about bytes that others have left.
-            resumed=any(self.plan.secure or not old.left for old in self.earlier),
+            resumed=any(self.plan.secure or not old.left for old in (*self.earlier, *self.others)),
             scan=scan,
             audit=self.plan.audit,
         )
@@ -219,6 +224,7 @@ class Execution:
         left = self.plan.leftover(place for place, there in places.items() if there)
         with engine.begin() as connection:
             drop_plans(connection, [self.plan])
+            overwritten(connection, self.others)
             if left.left and not self.plan.secure:
                 store_plan(connection, left)
         empty_log(engine)

@@ -8,7 +8,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from deltamem_agents.archive.database import READ_ONLY
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.forgetting.execution import Execution, receipt_of, standing
-from deltamem_agents.forgetting.plan import Plan, merged, pending_plans
+from deltamem_agents.forgetting.plan import Plan, leftovers, merged, pending_plans
 from deltamem_agents.forgetting.planning import make_plan
 from deltamem_agents.forgetting.receipt import ForgetReceipt, Tier, TierName
 from deltamem_agents.forgetting.rollback import RolledBack
@@ -48,11 +48,14 @@ def forget(
         plan = plan.model_copy(update={"roots": roots})
     with store.engine.connect().execution_options(**READ_ONLY) as connection:
         earlier = pending_plans(connection, wanted.owner)
-    plan = merged(plan, earlier)
+        plan = merged(plan, earlier)
+        others = leftovers(connection, wanted.owner) if plan.secure else []
+    unwritten = {place for one in (plan, *others) for place in one.unwritten}
+    plan = plan.model_copy(update={"unwritten": tuple(sorted(unwritten))})
     if dry_run:
         return receipt_of(plan, _preview(plan, rows), dry_run=True)
     with observed("forget") as forgetting:
-        receipt = Execution(store, rows, model, plan, earlier).run()
+        receipt = Execution(store, rows, model, plan, earlier, others).run()
         forgetting.count(versions=len(plan.records), messages=sum(map(len, plan.messages.values())))
     return receipt
 

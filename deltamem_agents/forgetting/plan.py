@@ -11,7 +11,18 @@ from deltamem_agents.archive.tables import settings
 from deltamem_agents.forgetting.fingerprints import Needle
 from deltamem_agents.forgetting.receipt import AuditReference, Held
 
-__all__ = ["Erased", "Place", "Plan", "Rolled", "drop_plans", "merged", "pending_plans", "store_plan"]
+__all__ = [
+    "Erased",
+    "Place",
+    "Plan",
+    "Rolled",
+    "drop_plans",
+    "leftovers",
+    "merged",
+    "overwritten",
+    "pending_plans",
+    "store_plan",
+]
 
 _PREFIX = "forget-"
 
@@ -149,9 +160,38 @@ def _by_thread(old: Mapping[str, Sequence[str]], new: Mapping[str, Sequence[str]
 
 def pending_plans(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
     """Return the plans of a namespace that were begun and not finished."""
+    return [plan for plan in _plans(connection) if plan.owner == owner]
+
+
+def leftovers(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
+    """Return what calls of other namespaces have left without `secure` that a secure call of this one overwrites.
+
+    In the index, which the whole archive shares, whoever has left it; in checkpoints, what was left below the owner:
+    others may have another checkpointer.
+    """
+    found = []
+    for plan in _plans(connection):
+        inside = plan.owner[: len(owner)] == owner
+        places = tuple(place for place in plan.unwritten if inside or place == "index")
+        if plan.left and plan.owner != owner and places:
+            found.append(plan.model_copy(update={"unwritten": places}))
+    return found
+
+
+def overwritten(connection: Connection, cleaned: Sequence[Plan]) -> None:
+    """Cross out these places of what others have left; those that are not named stay."""
+    done = {plan.name: plan.unwritten for plan in cleaned}
+    for plan in _plans(connection):
+        if plan.name in done:
+            left = tuple(place for place in plan.unwritten if place not in done[plan.name])
+            drop_plans(connection, [plan])
+            if left:
+                store_plan(connection, plan.model_copy(update={"unwritten": left}))
+
+
+def _plans(connection: Connection) -> list[Plan]:
     found = connection.execute(select(settings.c.value).where(settings.c.name.startswith(_PREFIX))).scalars()
-    plans = [Plan.model_validate_json(value) for value in found]
-    return [plan for plan in plans if plan.owner == owner]
+    return [Plan.model_validate_json(value) for value in found]
 
 
 def store_plan(connection: Connection, plan: Plan) -> None:

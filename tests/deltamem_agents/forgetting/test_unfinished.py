@@ -241,3 +241,30 @@ def test_the_next_secure_call_makes_the_index_anew(tmp_path: Path, again: dict[s
         receipt = memory.forget(query="or this", reason="asked")
         assert (receipt.resumed, receipt.tiers["index"].note) == (False, "nothing of it was in the index")
         assert store.verify().ok
+
+
+def test_a_secure_call_overwrites_what_namespaces_below_have_left(tmp_path: Path) -> None:
+    """In the index and in checkpoints; of what others have left in checkpoints it says nothing, and keeps the note."""
+    store = MemoryStore.from_url(f"sqlite:///{tmp_path}/archive.sqlite", tmp_path / "index", Marking())
+    with (
+        store,
+        open_checkpointer(f"sqlite:///{tmp_path}/threads.sqlite") as saver,
+        HybridMemory(store, namespace=SPACE, checkpointer=saver) as ann,
+        HybridMemory(store, namespace=("acme", "bob")) as bob,
+        HybridMemory(store, namespace=("acme",)) as everybody,
+    ):
+        Setting(tmp_path, store, saver, ann)
+        store.flush()
+        assert ann.forget(ids=["m1"], reason="asked", secure=False).complete
+        assert marked(tmp_path)
+        receipt = bob.forget(query="nothing says this", reason="asked")
+        assert (receipt.complete, receipt.resumed, marked(tmp_path)) == (True, True, False)
+        receipt = everybody.forget(query="nothing says this", reason="asked")
+        assert (receipt.complete, receipt.tiers["index"].note) == (False, "nothing of it was in the index")
+        assert "in checkpoints" in receipt.tiers["bytes"].note
+        everybody.checkpointer = saver
+        receipt = everybody.forget(query="nothing says this", reason="asked")
+        assert (receipt.complete, receipt.resumed) == (True, True)
+        assert_gone(tmp_path, SECRET)
+        receipt = ann.forget(query="or this", reason="asked")
+        assert (receipt.complete, receipt.resumed) == (True, False)
