@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from deltamem_agents.archive.errors import IndexBrokenError, IndexUnreachableError, VectorIndexError
 
-__all__ = ["ChromaProcess"]
+__all__ = ["ChromaProcess", "NoAnswerError"]
 
 Vectors = NDArray[np.float32]
 
@@ -32,6 +32,10 @@ _PATIENCE_SECONDS = 120
 _AT_ONCE = 4
 _READY = -1
 """The number of the message with which the process says that it has the folder for itself."""
+
+
+class NoAnswerError(IndexBrokenError):
+    """Report a process that did not answer in time, and was ended."""
 
 
 class ChromaProcess:
@@ -120,6 +124,8 @@ class ChromaProcess:
                 raise IndexUnreachableError(f"Chroma's process could not begin: {error}") from error
             try:
                 self._ask("check")
+            except IndexBrokenError:
+                raise
             except VectorIndexError as error:
                 raise IndexBrokenError(str(error)) from error
         except BaseException:
@@ -140,7 +146,7 @@ class ChromaProcess:
         except TimeoutError:
             self._process.kill()
             late = f"Chroma did not answer `{method}` within {_PATIENCE_SECONDS} seconds and was ended"
-            raise IndexBrokenError(late) from None
+            raise NoAnswerError(late) from None
 
     def _receive(self) -> None:
         with self._answers:

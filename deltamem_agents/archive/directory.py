@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -12,13 +13,15 @@ from filelock import FileLock, Timeout
 
 from backbone import ConfigError
 from deltamem_agents._files import make_private
-from deltamem_agents.archive.chroma_process import ChromaProcess
+from deltamem_agents.archive.chroma_process import ChromaProcess, NoAnswerError
 from deltamem_agents.archive.errors import IndexBrokenError, IndexBusyError
 
 __all__ = ["IndexDirectory", "Manifest"]
 
 _MANIFEST = "index.json"
 _BROKEN = "broken-"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class IndexDirectory:
         return name
 
     def open(self, manifest: Manifest) -> ChromaProcess:
-        """Open the manifest's folder in a process of its own.
+        """Open the manifest's folder in a process of its own; a process that fails is tried once more.
 
         Raises:
             IndexBrokenError: it is missing, or it could not be read; then it has been set aside.
@@ -109,7 +112,7 @@ class IndexDirectory:
         if not folder.is_dir():
             raise IndexBrokenError(f"{folder} is missing")
         try:
-            return ChromaProcess(folder)
+            return _opened(folder)
         except IndexBrokenError as error:
             folder.rename(self.path / f"{_BROKEN}{manifest.folder}")
             raise IndexBrokenError(f"{folder} cannot be read and was set aside ({error})") from error
@@ -124,3 +127,14 @@ class IndexDirectory:
         for other in self.path.iterdir():
             if other.is_dir() and other.name != kept:
                 shutil.rmtree(other)
+
+
+def _opened(folder: Path) -> ChromaProcess:
+    """Open a folder, at the second try if it has to be: a process may be killed for what is no fault of its folder."""
+    try:
+        return ChromaProcess(folder)
+    except NoAnswerError:  # it was waited for long enough
+        raise
+    except IndexBrokenError as error:
+        _log.warning("Chroma failed while it opened %s, and is tried once more: %s", folder, error)
+        return ChromaProcess(folder)

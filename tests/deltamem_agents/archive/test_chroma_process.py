@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,6 +184,55 @@ def test_a_process_that_does_not_begin_spoils_no_index(tmp_path: Path, monkeypat
         place.open(manifest)
     assert (tmp_path / "index" / manifest.folder).is_dir()
     place.release()
+
+
+def kill_while_checked(monkeypatch: pytest.MonkeyPatch, times: int, how: signal.Signals) -> None:
+    """Let the next processes be killed after they have been given the folder, before they have read it."""
+    asking, left = ChromaProcess._ask, iter(range(times))
+
+    def ask(self: ChromaProcess, method: str, *arguments: Any, **options: Any) -> Any:
+        if method == "check" and next(left, None) is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+        return asking(self, method, *arguments, **options)
+
+    monkeypatch.setattr(ChromaProcess, "_ask", ask)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Iterator[tuple[IndexDirectory, Manifest]]:
+    """Return a directory with a sound index in it."""
+    place = IndexDirectory(tmp_path / "index")
+    manifest = Manifest("id", 0, "model", 4, place.new_folder())
+    index = place.open(manifest)
+    index.upsert(1, VECTORS)
+    index.close()
+    yield place, manifest
+    place.release()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_process_that_is_killed_while_it_opens_is_tried_once_more(
+    filled: tuple[IndexDirectory, Manifest], how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody, or a machine without memory, has killed it: the folder is sound, and is used."""
+    place, manifest = filled
+    kill_while_checked(monkeypatch, 1, how)
+    index = place.open(manifest)
+    assert index.ids(1) == set(VECTORS)
+    index.close()
+
+
+def test_a_folder_that_fails_twice_is_set_aside(
+    filled: tuple[IndexDirectory, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says how the process ended."""
+    place, manifest = filled
+    kill_while_checked(monkeypatch, 2, signal.SIGKILL)
+    with pytest.raises(IndexBrokenError, match=r"was set aside \(.* ended with -9\)"):
+        place.open(manifest)
+    assert not (place.path / manifest.folder).exists()
+    assert (place.path / f"broken-{manifest.folder}").is_dir()
 
 
 def test_every_request_is_answered() -> None:
