@@ -43,7 +43,10 @@ __all__ = [
 Database = Annotated[
     str | None,
     typer.Option(
-        help="sqlite:///file or postgresql://…", show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite"
+        "--db",
+        "--archive-db",
+        help="sqlite:///file or postgresql://…",
+        show_default="DELTAMEM_ARCHIVE_DB, or sqlite:///archive.sqlite",
     ),
 ]
 ArchiveDatabase = Annotated[

@@ -129,3 +129,14 @@ def test_export_writes_every_entry_oldest_first(run: Run, tmp_path: Path) -> Non
     run("audit", "export", str(tmp_path / "log.jsonl"), "-n", "user/ann")
     assert (tmp_path / "log.jsonl").read_text() == out
     assert run("audit", "export", "-n", "nobody")[1] == ""
+
+
+@pytest.mark.parametrize("command", [["audit", "list"], ["archive", "list"], ["archive", "quarantined"]])
+def test_the_archive_has_the_name_that_it_has_in_forget(
+    run: Run, url: str, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    """`--archive-db` names it in every command, `--db` where there is no other database."""
+    monkeypatch.delenv("DELTAMEM_ARCHIVE_DB")
+    for name in ("--db", "--archive-db"):
+        status, out, _ = run(*command, "-n", "user/ann", name, url, "--json")
+        assert (status, bool(json.loads(out))) == (0, True)
