@@ -1,10 +1,12 @@
 """Keep a namespace of the archive within the budget that its policies set."""
 
 import logging
+from collections.abc import Sequence
 
 from deltamem_agents.archive.records import Namespace, Record
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.usage import least_useful, usage
+from deltamem_agents.audit import AuditEvent
 from deltamem_agents.policy import Budget, PolicyChain, PolicyContext
 
 __all__ = ["keep_within_budget"]
@@ -35,8 +37,15 @@ def keep_within_budget(store: MemoryStore, policy: PolicyChain, namespace: Names
         kept += sum(not erase for _, erase in chosen)
         ids = [record.id for record, erase in chosen if erase]
         gone += len(ids)
-        store.records.delete(namespace, ids)
+        store.records.delete(namespace, ids, event=_over(budgets))
     return gone
+
+
+def _over(budgets: Sequence[Budget]) -> AuditEvent:
+    """Describe why a record goes for which nobody has asked."""
+    policy, version = ("+".join(getattr(one, name) for one in budgets) for name in ("name", "version"))
+    reason = "the namespace is over its budget"
+    return AuditEvent(action="forget", reason=reason, actor="archive", policy=policy, policy_version=version)
 
 
 def _chosen(

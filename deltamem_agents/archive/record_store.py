@@ -126,11 +126,12 @@ class RecordStore(AuditedDatabase):
         with self._reading() as connection:
             return connection.execute(counted).scalar_one()
 
-    def delete(self, namespace: Namespace, record_ids: Sequence[str]) -> int:
+    def delete(self, namespace: Namespace, record_ids: Sequence[str], *, event: AuditEvent | None = None) -> int:
         """Delete every version of these records, as far as the namespace holds them; return how many versions went.
 
         The messages that have become these records are not archived again. The bytes are overwritten in SQLite's file,
-        and its log is emptied as soon as no reader needs it.
+        and its log is emptied as soon as no reader needs it. event: what the audit log says of each version; None is
+        that a program has deleted it.
         """
         key = namespace_key(namespace)
         with observed("forget") as forgetting:
@@ -138,7 +139,7 @@ class RecordStore(AuditedDatabase):
                 lock_namespace(connection, "record", key)  # or a version could come after the look at them
                 ids = writes.whole_records(connection, key, record_ids)
                 chosen = records.c.id.in_(ids) & (records.c.namespace == key)
-                gone = writes.delete_where(connection, chosen, by_program("forget", "deleted"))
+                gone = writes.delete_where(connection, chosen, event or by_program("forget", "deleted"))
             forgetting.count(versions=gone)
             return self._erased(gone)
 

@@ -176,6 +176,11 @@ def test_a_budget_makes_room_by_what_is_least_useful(store: MemoryStore) -> None
         hybrid.flush()
     assert {record.text for record in store.records.list(ANN)} == {"held back", "user three", "user four"}
     assert store.records.count(("user", "bob")) == 1
+    gone = store.records.audit_entries(ANN, action="forget")
+    assert {(entry.actor, entry.reason, entry.policy, entry.policy_version) for entry in gone} == {
+        ("archive", "the namespace is over its budget", "budget", "1")
+    }
+    assert len(gone) == 6
 
 
 def test_a_budget_of_bytes_counts_bytes(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
