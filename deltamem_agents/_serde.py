@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import ormsgpack
@@ -27,15 +28,17 @@ _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential|auth", re.IGNOR
 # Of lists: "pass" names tests more often than passwords, and "auth" authors.
 _SECRET_NAMES = re.compile(r"passw|pwd|secret|token|key|credential", re.IGNORECASE)
 _MAX_CLEAN = 65_536
+# Text and terminal colours have no other control characters; numbers, such as a working memory's, do.
+_BINARY = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
 # The keys by which a checkpoint is found again; run metadata repeats the others.
 _ADDRESS = frozenset({"thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map"})
 
 
 class CheckpointSerializer(JsonPlusSerializer):
-    """Serialise as LangGraph does in strict mode; redact every string on the way if asked to."""
+    """Serialise as LangGraph does in strict mode; redact every text on the way if asked to."""
 
     def __init__(self, *, redacts: bool) -> None:
-        """Choose whether the secrets of every string are replaced; bytes stay as they are."""
+        """Choose whether the secrets of every string are replaced, and of bytes that are text."""
         super().__init__(allowed_msgpack_modules=None)
         self.redacts = redacts
         # A checkpoint holds the whole history again at each step: strings found clean are known by their digests.
@@ -48,7 +51,9 @@ class CheckpointSerializer(JsonPlusSerializer):
         dataclasses, models, interrupts and errors are all strings by then.
         """
         kind, data = super().dumps_typed(obj)
-        return kind, self._redact_packed(data) if self.redacts and kind == "msgpack" else data
+        if not self.redacts:
+            return kind, data
+        return kind, self._redact_packed(data) if kind == "msgpack" else self.redact(data)
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """Return the value; raises ConfigError if it is encrypted, since then a key was needed."""
@@ -57,9 +62,11 @@ class CheckpointSerializer(JsonPlusSerializer):
         return super().loads_typed(data)
 
     def redact(self, value: Any) -> Any:
-        """Return a value of plain data with every string redacted, keys of mappings included."""
+        """Return a value of plain data with every text redacted, keys of mappings included."""
         if isinstance(value, str):
             return self._redact_text(value)
+        if isinstance(value, bytes):
+            return _in_bytes(value, self._redact_text)
         if isinstance(value, Mapping):
             return {self.redact(name): self._redact_item(name, item) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -76,8 +83,9 @@ class CheckpointSerializer(JsonPlusSerializer):
 
     def _redact_item(self, name: object, item: Any) -> Any:
         """Redact what stands under a name; the name may say that it is a secret."""
-        if isinstance(name, str) and isinstance(item, str) and _SECRET_NAME.search(name):
-            return redact_named(name, item)
+        if isinstance(name, str) and isinstance(item, str | bytes) and _SECRET_NAME.search(name):
+            redact = partial(redact_named, name)
+            return redact(item) if isinstance(item, str) else _in_bytes(item, redact)
         if isinstance(name, str) and isinstance(item, (list, tuple)) and _SECRET_NAMES.search(name):
             return type(item)(self._redact_item(name, part) for part in item)
         return self.redact(item)
@@ -92,6 +100,17 @@ class CheckpointSerializer(JsonPlusSerializer):
                 self._clean.clear()
             self._clean.add(digest)
         return redaction.text
+
+
+def _in_bytes(data: bytes, redact: Callable[[str], str]) -> bytes:
+    """Redact bytes that are text, such as of a file or a program's output; others stay as they are."""
+    if _BINARY.search(data):
+        return data
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return data
+    return redact(text).encode()
 
 
 def encrypting(serde: CheckpointSerializer, key: str | bytes) -> EncryptedSerializer:

@@ -56,6 +56,10 @@ WRITTEN: dict[str, Any] = {
     "artifact": ToolMessage("ok", tool_call_id="1", artifact={"log": [SAID]}),
     "send": Send("node", {"text": SAID}),
     "interrupt": Interrupt(SAID),
+    "bytes": SAID.encode(),
+    "bytes in a mapping": {"output": f"\x1b[1mlogin\x1b[0m\n{SAID}\n".encode()},
+    "bytes under a name": {"password": SECRET.encode()},
+    "bytes of an artifact": ToolMessage("ok", tool_call_id="1", artifact=[SAID.encode()]),
     "path": pathlib.Path("notes") / f"password is {SECRET}",
 }
 PLAIN_VALUES = st.recursive(
@@ -94,13 +98,15 @@ def test_values_without_secrets_have_langgraphs_bytes(value: Any) -> None:
 
 
 def test_special_values_have_langgraphs_bytes() -> None:
-    """Arrays, dates, paths and the like pass through as they are."""
+    """Arrays, dates, paths, bytes that are no text, and the like pass through as they are."""
     value = {
         "array": np.arange(6.0).reshape(2, 3),
         "id": uuid.UUID(int=7),
         "time": dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
         "sum": decimal.Decimal("1.20"),
         (1, "key"): {2: 3},
+        "packed": b"\x0a\x12" + SAID.encode(),
+        "in another encoding": f"\xe9 {SAID}".encode("latin-1"),
         "messages": [HumanMessage("hello", id="a"), AIMessage("hi", id="b", usage_metadata=None)],
     }
     assert CheckpointSerializer(redacts=True).dumps_typed(value) == PLAIN.dumps_typed(value)
