@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deltamem_agents.policy.contexts import credentials, keyed_values, named_kind
@@ -14,6 +14,8 @@ __all__ = ["Finding", "Redaction", "redact_named", "redact_secrets"]
 _GONE = "\ufdd0"
 _PLACEHOLDER = re.compile(r"\[redacted:[a-z0-9-]{1,40}(?::[0-9a-f]{8})?\]")
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+# Colours and the like in a terminal's output; with the lookahead, no placeholder that follows a lone escape.
+_CONTROL = re.compile(r"\x1b\[(?!redacted:)[0-9;?]{0,40}[A-Za-z]")
 _KEY_BEGIN, _KEY_END = "-----BEGIN ", "-----END"
 _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _KEY_LINES = re.compile(
@@ -54,7 +56,8 @@ def redact_secrets(text: str, *, key: bytes | None = None) -> Redaction:
     if not isinstance(text, str):
         raise TypeError(f"redact_secrets takes a str, got {type(text).__name__}")
     found: list[tuple[int, int, str]] = []
-    masked = _PLACEHOLDER.sub(lambda match: _GONE * len(match.group()), text)
+    shown, places = _shown(text)
+    masked = _PLACEHOLDER.sub(lambda match: _GONE * len(match.group()), shown)
     # One secret can hide the context of another, so what was found is blanked and the rest read again.
     for _ in range(_MAX_PASSES):
         spans = _merged(_scan(masked))
@@ -62,7 +65,8 @@ def redact_secrets(text: str, *, key: bytes | None = None) -> Redaction:
             break
         found += spans
         masked = _blanked(masked, spans)
-    return _replaced(text, sorted(found), key)
+    there = [(places[start], places[end - 1] + 1, kind, shown[start:end]) for start, end, kind in sorted(found)]
+    return _replaced(text, there, key)
 
 
 def redact_named(name: str, value: str, *, key: bytes | None = None) -> str:
@@ -72,6 +76,19 @@ def redact_named(name: str, value: str, *, key: bytes | None = None) -> str:
         return redaction.text
     kind = named_kind(name, value)
     return value if kind is None else _placeholder(kind, value, key)
+
+
+def _shown(text: str) -> tuple[str, Sequence[int]]:
+    """Return what a terminal shows of a text, and where each character of that stands."""
+    if "\x1b[" not in text:
+        return text, range(len(text))
+    places: list[int] = []
+    at = 0
+    for control in _CONTROL.finditer(text):
+        places += range(at, control.start())
+        at = control.end()
+    places += range(at, len(text))
+    return _CONTROL.sub("", text), places
 
 
 def _scan(text: str) -> Iterator[tuple[int, int, str]]:
@@ -125,12 +142,12 @@ def _blanked(text: str, spans: list[tuple[int, int, str]]) -> str:
     return "".join((*parts, text[at:]))
 
 
-def _replaced(text: str, spans: list[tuple[int, int, str]], key: bytes | None) -> Redaction:
+def _replaced(text: str, secrets: list[tuple[int, int, str, str]], key: bytes | None) -> Redaction:
     parts: list[str] = []
     findings: list[Finding] = []
     at = 0
-    for start, end, kind in spans:
-        placeholder = _placeholder(kind, text[start:end], key)
+    for start, end, kind, secret in secrets:
+        placeholder = _placeholder(kind, secret, key)
         findings.append(Finding(kind, (start, end), placeholder))
         parts += (text[at:start], placeholder)
         at = end

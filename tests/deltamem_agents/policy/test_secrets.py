@@ -4,6 +4,7 @@ The secrets are put together here from their parts, so that no scanner takes thi
 """
 
 import random
+import re
 import string
 import subprocess
 import sys
@@ -228,6 +229,26 @@ def test_redaction_never_raises_and_is_idempotent(text: str) -> None:
     assert twice.findings == ()
     edges = [edge for finding in once.findings for edge in finding.span]
     assert edges == sorted(edges)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_colours_of_a_terminal_do_not_save_a_secret(name: str) -> None:
+    """Around it, around the sentence, or in its middle: what a person would see is what is read."""
+    template, secret = SECRETS[name]
+    plain = redact_secrets(template.replace("{}", secret))
+    for coloured in (secret, secret[:5] + "\x1b[0m\x1b[1;32m" + secret[5:]):
+        text = "\x1b[38;5;9m" + template.replace("{}", f"\x1b[1;31m{coloured}\x1b[0m") + "\x1b[K"
+        redaction = redact_secrets(text)
+        assert re.sub(r"\x1b\[[\d;]*[mK]", "", redaction.text) == plain.text
+        assert redact_secrets(redaction.text).findings == ()
+        assert all(text[start:end] not in redaction.text for start, end in (one.span for one in redaction.findings))
+
+
+def test_a_lone_escape_does_not_hide_a_placeholder() -> None:
+    """Together they look like a colour."""
+    once = redact_secrets("password=\x1bXj4kTulip99 password=Xj4kTulip99")
+    assert "Tulip" not in once.text
+    assert redact_secrets(once.text).findings == ()
 
 
 @given(st.lists(st.sampled_from([text for name, text in SECRETS.items()]), max_size=4), st.text(max_size=30))
