@@ -14,13 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
+from deltamem_agents.archive.logged import refused, retained
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.records import Namespace, content_hash, edited_id
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_thread
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.audited import refused, retained, unrecorded
+from deltamem_agents.audited import unrecorded
 from deltamem_agents.budget import keep_within_budget
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.policy import Retain

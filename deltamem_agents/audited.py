@@ -1,68 +1,19 @@
 """Describe decisions for the audit log: who decided what about which message or record, and never its text."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage
 
-from deltamem_agents.archive.records import NewRecord, Record, content_hash, require_storable
-from deltamem_agents.audit import AuditEvent
+from deltamem_agents.archive.logged import by_policy
+from deltamem_agents.archive.records import Record, require_storable
+from deltamem_agents.audit import Action, AuditEvent
 from deltamem_agents.memory_cell import TurnReport
-from deltamem_agents.policy import Decision, Present, Retain, Retrieve, describe
+from deltamem_agents.policy import Present, Retain, Retrieve, describe
 from deltamem_agents.recalled import Shown
 from deltamem_agents.running import current_place
 
-__all__ = [
-    "LEFT_OUT",
-    "SUBJECT",
-    "absorbed",
-    "held",
-    "presented",
-    "refused",
-    "retained",
-    "searched",
-    "unrecorded",
-    "without_quotes",
-]
-
-LEFT_OUT = "the reason quotes the text and is left out"
-SUBJECT = "subject:"
-"""What the tags begin with that say whom a record is about."""
-
-_QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
-
-
-def retained(new: NewRecord, kept: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
-    """Describe why a message goes to the archive, and what was redacted from it; its record is filled in on writing.
-
-    new: the record as the message was said; kept: as the policies let it in.
-    """
-    detail = {
-        "role": kept.role,
-        "trust": kept.trust.name.lower(),
-        "tags": [_anonymous(tag) for tag in kept.tags],
-        "working": decision.working,
-        "decay": decision.decay,
-        "seconds": None if kept.ttl is None else kept.ttl.total_seconds(),
-    }
-    action = "quarantine" if decision.quarantine else "write"
-    seen, facts = f"{new.text}\n{kept.text}", {"actor": new.source, "checkpoint": checkpoint}
-    return [_event(action, decision, seen, detail=detail, **facts), *_redactions(decision, seen, {}, facts)]
-
-
-def refused(new: NewRecord, decision: Retain, checkpoint: str | None) -> list[AuditEvent]:
-    """Describe why a message does not go to the archive, and what was redacted from it for the working memory."""
-    detail = {"message": new.message_id, "role": new.role, "working": decision.working, "decay": decision.decay}
-    text = new.text if decision.text is None else decision.text
-    facts = {
-        "actor": new.source,
-        "thread": new.thread,
-        "checkpoint": checkpoint,
-        "record_digest": content_hash(text),
-    }
-    seen = f"{new.text}\n{text}"
-    refusal = _event("refuse", decision, seen, detail=detail, **facts)
-    return [refusal, *_redactions(decision, seen, {"message": new.message_id}, facts)]
+__all__ = ["absorbed", "held", "presented", "searched", "unrecorded"]
 
 
 def unrecorded(message: BaseMessage, decision: Retain, thread: str | None, checkpoint: str | None) -> AuditEvent:
@@ -80,10 +31,10 @@ def unrecorded(message: BaseMessage, decision: Retain, thread: str | None, check
         "decay": decision.decay,
         "calls": list(said.calls),
     }
-    action = "quarantine" if decision.quarantine else "write" if decision.working else "refuse"
+    action: Action = "quarantine" if decision.quarantine else "write" if decision.working else "refuse"
     # One without an id cannot be found in the log again.
     named = thread if message.id is not None else None
-    return _event(action, decision, "", actor=said.source, thread=named, checkpoint=checkpoint, detail=detail)
+    return by_policy(action, decision, "", actor=said.source, thread=named, checkpoint=checkpoint, detail=detail)
 
 
 def searched(query: str, decision: Retrieve, passages: Sequence[Shown]) -> AuditEvent:
@@ -92,7 +43,7 @@ def searched(query: str, decision: Retrieve, passages: Sequence[Shown]) -> Audit
     for passage in passages:
         verdicts[passage.verdict].append(passage.id)
     place = current_place()
-    return _event(
+    return by_policy(
         "recall" if decision.allowed else "refuse",
         decision,
         query,
@@ -106,7 +57,7 @@ def searched(query: str, decision: Retrieve, passages: Sequence[Shown]) -> Audit
 def presented(record: Record, decision: Present) -> AuditEvent:
     """Describe why a record that was found is masked, withheld or quarantined."""
     place = current_place()
-    return _event(
+    return by_policy(
         "present",
         decision,
         record.text,
@@ -121,7 +72,7 @@ def presented(record: Record, decision: Present) -> AuditEvent:
 
 def held(record: Record, decision: Present) -> AuditEvent:
     """Describe why a record that was found goes into quarantine; which one it is is filled in on writing."""
-    return _event("quarantine", decision, record.text, actor="agent", checkpoint=current_place().checkpoint)
+    return by_policy("quarantine", decision, record.text, actor="agent", checkpoint=current_place().checkpoint)
 
 
 def absorbed(turns: Sequence[TurnReport]) -> list[AuditEvent]:
@@ -142,38 +93,3 @@ def absorbed(turns: Sequence[TurnReport]) -> list[AuditEvent]:
         )
         for turn in turns
     ]
-
-
-def without_quotes(reason: str, text: str) -> str:
-    """Return a reason as the log may hold it; one that quotes the text, whoever wrote its policy, is left out."""
-    quoted = any(reason[at : at + _QUOTE] in text for at in range(len(reason) - _QUOTE + 1))
-    return LEFT_OUT if quoted or (text and reason == text) else reason
-
-
-def _anonymous(tag: str) -> str:
-    """Return a tag as the log may hold it for good: a subject can be forgotten, so there is a digest for the name."""
-    return SUBJECT + content_hash(tag.removeprefix(SUBJECT)) if tag.startswith(SUBJECT) else tag
-
-
-def _redactions(
-    decision: Retain, seen: str, detail: Mapping[str, object], facts: Mapping[str, object]
-) -> list[AuditEvent]:
-    """Describe what each policy has redacted, by kinds."""
-    parts = [part for part in decision.parts if isinstance(part, Retain) and part.redactions]
-    kinds = [dict(Counter(span.kind for span in part.redactions)) for part in parts]
-    return [
-        _event("redact", part, seen, detail={**detail, "kinds": count}, **facts)
-        for part, count in zip(parts, kinds, strict=True)
-    ]
-
-
-def _event(action: str, decision: Decision, text: str, **fields: object) -> AuditEvent:
-    return AuditEvent.model_validate(
-        {
-            "action": action,
-            "reason": without_quotes(decision.reason, text),
-            "policy": decision.policy or None,
-            "policy_version": decision.version or None,
-            **fields,
-        }
-    )

@@ -1,6 +1,6 @@
 """Say in the audit log what became of records and items, in the transaction that did it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,15 +10,98 @@ from deltamem_agents.archive.records import Added, NewRecord, content_hash
 from deltamem_agents.audit import Action, AuditEntry, AuditEvent, append_all
 from deltamem_agents.audit.log import entry_of, key_of, namespace_of
 from deltamem_agents.audit.tables import audit
+from deltamem_agents.policy import Decision, Retain
 
-__all__ = ["EXPIRED", "by_program", "log_added", "log_gone", "log_items", "rejections", "unlogged"]
+__all__ = [
+    "EXPIRED",
+    "LEFT_OUT",
+    "SUBJECT",
+    "by_policy",
+    "by_program",
+    "log_added",
+    "log_gone",
+    "log_items",
+    "redactions",
+    "refused",
+    "rejections",
+    "retained",
+    "unlogged",
+    "without_quotes",
+]
 
 EXPIRED: Final = AuditEvent(action="expire", reason="its time to live is over", actor="archive")
+LEFT_OUT: Final = "the reason quotes the text and is left out"
+SUBJECT: Final = "subject:"
+"""What the tags begin with that say whom a record is about."""
+
+_QUOTE = 24  # characters in a row that a reason shares with a text by quoting it
 
 
 def by_program(action: Action, reason: str, **fields: Any) -> AuditEvent:
     """Describe what a program did by calling a method, not because a policy said so."""
     return AuditEvent(action=action, reason=reason, actor="program", **fields)
+
+
+def by_policy(action: Action, decision: Decision, text: str, **fields: Any) -> AuditEvent:
+    """Describe what was decided about a text, and never the text."""
+    named = {"policy": decision.policy or None, "policy_version": decision.version or None}
+    return AuditEvent(action=action, reason=without_quotes(decision.reason, text), **named, **fields)
+
+
+def retained(
+    new: NewRecord, kept: NewRecord, decision: Retain, checkpoint: str | None, *, actor: str | None = None
+) -> list[AuditEvent]:
+    """Describe why a text goes to the archive, and what was redacted from it; its record is filled in on writing.
+
+    new: the record as it was said; kept: as the policies let it in. actor: its source, unless a program calls.
+    """
+    detail = {
+        "role": kept.role,
+        "trust": kept.trust.name.lower(),
+        "tags": [_anonymous(tag) for tag in kept.tags],
+        "working": decision.working,
+        "decay": decision.decay,
+        "seconds": None if kept.ttl is None else kept.ttl.total_seconds(),
+    }
+    action: Action = "quarantine" if decision.quarantine else "write"
+    seen, facts = f"{new.text}\n{kept.text}", {"actor": actor or new.source, "checkpoint": checkpoint}
+    return [by_policy(action, decision, seen, detail=detail, **facts), *redactions(decision, seen, {}, facts)]
+
+
+def refused(new: NewRecord, decision: Retain, checkpoint: str | None, *, actor: str | None = None) -> list[AuditEvent]:
+    """Describe why a text does not go to the archive, and what was redacted from it for the working memory."""
+    detail = {"message": new.message_id, "role": new.role, "working": decision.working, "decay": decision.decay}
+    text = new.text if decision.text is None else decision.text
+    facts = {
+        "actor": actor or new.source,
+        "thread": new.thread,
+        "checkpoint": checkpoint,
+        "record_digest": content_hash(text),
+    }
+    seen = f"{new.text}\n{text}"
+    refusal = by_policy("refuse", decision, seen, detail=detail, **facts)
+    return [refusal, *redactions(decision, seen, {"message": new.message_id}, facts)]
+
+
+def redactions(decision: Retain, seen: str, detail: Mapping[str, object], facts: Mapping[str, Any]) -> list[AuditEvent]:
+    """Describe what each policy has redacted, by kinds. seen: what no reason may quote."""
+    parts = [part for part in decision.parts if isinstance(part, Retain) and part.redactions]
+    kinds = [dict(Counter(span.kind for span in part.redactions)) for part in parts]
+    return [
+        by_policy("redact", part, seen, detail={**detail, "kinds": count}, **facts)
+        for part, count in zip(parts, kinds, strict=True)
+    ]
+
+
+def without_quotes(reason: str, text: str) -> str:
+    """Return a reason as the log may hold it; one that quotes the text, whoever wrote its policy, is left out."""
+    quoted = any(reason[at : at + _QUOTE] in text for at in range(len(reason) - _QUOTE + 1))
+    return LEFT_OUT if quoted or (text and reason == text) else reason
+
+
+def _anonymous(tag: str) -> str:
+    """Return a tag as the log may hold it for good: a subject can be forgotten, so there is a digest for the name."""
+    return SUBJECT + content_hash(tag.removeprefix(SUBJECT)) if tag.startswith(SUBJECT) else tag
 
 
 def log_added(

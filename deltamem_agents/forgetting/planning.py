@@ -7,8 +7,8 @@ from langchain_core.messages import BaseMessage
 from sqlalchemy import Engine
 
 from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.logged import LEFT_OUT, without_quotes
 from deltamem_agents.archive.records import content_hash
-from deltamem_agents.audited import LEFT_OUT, without_quotes
 from deltamem_agents.forgetting.fingerprints import SHORTEST, needles_of, pieces_of
 from deltamem_agents.forgetting.histories import whole_units
 from deltamem_agents.forgetting.plan import Erased, Plan

@@ -13,10 +13,10 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, select
 from backbone import ConfigError
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.items import below
+from deltamem_agents.archive.logged import SUBJECT
 from deltamem_agents.archive.records import Namespace, Record, Trust, namespace_key, original_id
 from deltamem_agents.archive.tables import items, messages, records, threads
 from deltamem_agents.archive.writes import whole_records
-from deltamem_agents.audited import SUBJECT
 from deltamem_agents.forgetting.fingerprints import SHORTEST
 from deltamem_agents.forgetting.said import TELLING, leaves
 from deltamem_agents.policy import describe

@@ -8,9 +8,9 @@ import pytest
 
 from backbone import ConfigError
 from deltamem_agents import MemoryStore, open_checkpointer
+from deltamem_agents.archive.logged import LEFT_OUT
 from deltamem_agents.archive.records import content_hash
 from deltamem_agents.archive.writes import NewRecord
-from deltamem_agents.audited import LEFT_OUT
 from deltamem_agents.policy import LegalHold, MemoryPolicy, PolicyMessage, Retain, Signals
 from tests.deltamem_agents.forgetting.conftest import assert_gone
 from tests.deltamem_agents.forgetting.test_known_threads import LATER, SECRET, SPACE, Setting
