@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from functools import cache
 
 from langchain_core.messages import BaseMessage
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import Retrying, before_sleep_log, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from deltamem_agents.archive.errors import ArchiveError, RecordConflictError, RecordInvalidError
 from deltamem_agents.archive.logged import refused, retained
-from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.record_store import RecordStore, add_decided
 from deltamem_agents.archive.records import Namespace, content_hash, edited_id
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.threads import note_thread
@@ -167,7 +168,7 @@ class ArchiveWriter:
             except RecordInvalidError as error:
                 batch.invalid = error
         with observed("write") as writing:
-            batch.write(records, namespace)
+            batch.write(self._store, namespace)
             gone = keep_within_budget(self._store, self._retention.policy, namespace)
             refusals = sum(event.action == "refuse" for event in batch.logged)
             writing.count(kept=len(batch.kept), refused=refusals, gone=gone)
@@ -195,14 +196,14 @@ class _Batch:
         else:
             self.kept.append((kept, retained(new, kept, decision, checkpoint)))
 
-    def write(self, records: RecordStore, namespace: Namespace) -> None:
+    def write(self, store: MemoryStore, namespace: Namespace) -> None:
         """Write what is kept, and log what is not."""
         try:
-            records.add_all(namespace, [one for one, _ in self.kept], decided=[events for _, events in self.kept])
+            add_decided(store.engine, namespace, [one for one, _ in self.kept], [events for _, events in self.kept])
         except RecordConflictError:
             for one, events in self.kept:
-                _add_changed(records, namespace, one, events)
-        records.audit_new(namespace, self.logged)
+                _add_changed(store.engine, namespace, one, events)
+        store.records.audit_new(namespace, self.logged)
 
 
 def in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None) -> Callable[[str | None], bool]:
@@ -215,13 +216,13 @@ def in_quarantine(records: RecordStore, namespace: Namespace, thread: str | None
     return lambda text: bool(held()) if text is None else content_hash(text) in held()
 
 
-def _add_changed(records: RecordStore, namespace: Namespace, new: NewRecord, events: Sequence[AuditEvent]) -> None:
+def _add_changed(engine: Engine, namespace: Namespace, new: NewRecord, events: Sequence[AuditEvent]) -> None:
     """Add a record; a message that was archived with another text (someone edited it) gets one beside the first."""
     try:
-        records.add_all(namespace, [new], decided=[events])
+        add_decided(engine, namespace, [new], [events])
     except RecordConflictError:
         if new.message_id is None:
             raise
         changed = dataclasses.replace(new, message_id=edited_id(new.message_id, content_hash(new.text)))
         told = [event.model_copy(update={"detail": {**event.detail, "edited": True}}) for event in events]
-        records.add_all(namespace, [changed], decided=[told])
+        add_decided(engine, namespace, [changed], [told])

@@ -62,10 +62,8 @@ class ArchiveRecall:
         self.threshold = threshold
         self.budget_tokens = budget_tokens
         self.trace_text = trace_text
-        chain = PolicyChain([]) if policy is None else policy
-        self.retention = Retention(chain, namespace=namespace, similarity=self._similarity)
-        self.policy = self.retention.policy
-        store.ask_before_sweeping(self.policy)
+        self.policy = store.rule(policy, namespace)
+        self.retention = Retention(self.policy, namespace=namespace, similarity=self._similarity)
         self._writer = ArchiveWriter(store, self.retention)
         self._seen: set[_Key] = set()
         self._lock = threading.Lock()

@@ -1,17 +1,16 @@
 """Turn a message into the record that the archive keeps of it, if the policies let it in."""
 
-import dataclasses
 from datetime import datetime
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 
 from deltamem_agents.archive.records import Trust
+from deltamem_agents.archive.rules import ruled
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.messages import is_written
 from deltamem_agents.policy import Retain, describe
 from deltamem_agents.policy.hooks import source_of
-from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = ["decide", "may_be_kept", "to_record"]
 
@@ -52,16 +51,4 @@ def decide(lineage: Lineage, new: NewRecord, message: BaseMessage) -> tuple[NewR
     lineage: has followed what was said before the message.
     """
     decision = lineage.decision(message)
-    if not decision.archive:
-        return None, decision
-    # What the message was made from has lowered the decision's trust already.
-    trust = new.trust if decision.trust is None else decision.trust
-    held = (QUARANTINED,) if decision.quarantine else ()
-    kept = dataclasses.replace(
-        new,
-        text=new.text if decision.text is None else decision.text,
-        trust=trust,
-        tags=tuple(dict.fromkeys((*new.tags, *decision.tags, *held))),
-        ttl=decision.ttl if new.ttl is None else new.ttl,
-    )
-    return kept, decision
+    return ruled(new, decision), decision

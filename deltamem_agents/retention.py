@@ -20,6 +20,7 @@ from deltamem_agents.messages import is_written, to_entries, with_text
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
 from deltamem_agents.policy import describe as described
 from deltamem_agents.policy.decisions import joined
+from deltamem_agents.policy.hooks import as_left
 from deltamem_agents.window import select_messages
 from deltamem_agents.working_memory import WorkingMemory
 
@@ -45,7 +46,7 @@ class Retention:
         namespace: tuple[str, ...] = (),
         similarity: Similarity | None = None,
     ) -> None:
-        self.policy = policy if isinstance(policy, PolicyChain) else PolicyChain([policy])
+        self.policy = PolicyChain.of(policy)
         self.namespace = namespace
         self.before, self.after = self.policy.split()
         self.needs = frozenset(need for one in self.after.policies for need in one.needs)
@@ -238,12 +239,6 @@ class RetentionCall:
             return message
         self.changed[name] = with_text(message, decision.text)
         return self.changed[name]
-
-
-def as_left(message: PolicyMessage, decision: Retain) -> PolicyMessage:
-    """Return a message as the policies that were asked so far have left it."""
-    text = message.text if decision.text is None else decision.text
-    return replace(message, text=text, tags=tuple(dict.fromkeys((*message.tags, *decision.tags))))
 
 
 def _asked(chain: PolicyChain, message: PolicyMessage, signals: Signals) -> Effect:

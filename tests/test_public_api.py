@@ -103,6 +103,7 @@ PUBLIC = {
         "IndexUnreachableError",
         "MemoryRetriever",
         "NewRecord",
+        "PolicyRefusedError",
         "Record",
         "RecordConflictError",
         "RecordFilter",

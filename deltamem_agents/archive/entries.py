@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, collate, select
+from sqlalchemy import Connection, collate, func, select
 
 from deltamem_agents.archive.dialects import insert_into
 from deltamem_agents.archive.errors import RecordConflictError
 from deltamem_agents.archive.postings import NO_POSITION, Posted, post, unpost
-from deltamem_agents.archive.tables import blocks, outbox, postings, spaces
+from deltamem_agents.archive.tables import blocks, outbox, postings, records, spaces
 from deltamem_agents.terms import terms_of
 
-__all__ = ["Entry", "Space", "enter", "leave", "lock_namespace", "lock_spaces", "locked_space"]
+__all__ = ["Entry", "Space", "enter", "last_position", "leave", "lock_namespace", "lock_spaces", "locked_space"]
 
 _ATTEMPTS = 5
 
@@ -96,6 +96,15 @@ def leave(connection: Connection, space: int, entries: Sequence[Entry], *, keep_
         connection.execute(blocks.delete().where(blocks.c.space == space))
         connection.execute(postings.delete().where(postings.c.space == space))
     _announce(connection, space, entries)
+
+
+def last_position(connection: Connection, space: int, thread: str | None, *, below: int) -> int:
+    """Return the last position of a thread before `below`."""
+    if thread is None:
+        return NO_POSITION
+    earlier = (records.c.space == space) & (records.c.thread == thread) & (records.c.position < below)
+    found = connection.execute(select(func.max(records.c.position)).where(earlier)).scalar_one()
+    return NO_POSITION if found is None else int(found)
 
 
 def _announce(connection: Connection, space: int, entries: Sequence[Entry]) -> None:

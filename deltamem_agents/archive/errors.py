@@ -5,6 +5,7 @@ ArchiveError
 ├── RecordNotFoundError    no such record in this namespace (also a LookupError)
 ├── RecordConflictError    another write came first
 │   └── VersionConflictError   the record is no longer at the expected version
+├── PolicyRefusedError     a policy does not let something be written
 ├── EmbeddingError         an embedding model failed, or returned what cannot be compared
 └── VectorIndexError       the vector index cannot be used; the record is whole, and full-text search goes on
     ├── IndexBusyError         another process owns the index directory
@@ -22,6 +23,7 @@ __all__ = [
     "IndexBusyError",
     "IndexMismatchError",
     "IndexUnreachableError",
+    "PolicyRefusedError",
     "RecordConflictError",
     "RecordInvalidError",
     "RecordNotFoundError",
@@ -48,6 +50,10 @@ class RecordConflictError(ArchiveError):
 
 class VersionConflictError(RecordConflictError):
     """Report a record that is no longer at the version its writer has seen."""
+
+
+class PolicyRefusedError(ArchiveError):
+    """Report a policy that does not let something be written; nothing of the call is stored."""
 
 
 class EmbeddingError(ArchiveError):

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,16 +11,17 @@ from langchain_core.utils.uuid import uuid7
 from langgraph.store.base import GetOp, Item, ListNamespacesOp, MatchCondition, PutOp, get_text_at_path
 from sqlalchemy import ColumnElement, Connection, Engine, Row, RowMapping, and_, func, or_, select
 
-from deltamem_agents.archive.database import READ_ONLY
+from deltamem_agents.archive.database import READ_ONLY, empty_log
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import Entry, enter, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program, log_items
 from deltamem_agents.archive.records import Namespace, namespace_key, require_storable
+from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import items, spaces
 from deltamem_agents.audit import AuditEvent
 
-__all__ = ["alive", "below", "get", "item_of", "list_namespaces", "put", "refresh", "remove_where"]
+__all__ = ["alive", "below", "get", "item_of", "list_namespaces", "put_all", "refresh", "remove_where"]
 
 MAX_KEY_BYTES = 1024
 
@@ -87,12 +88,40 @@ def refresh(engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetim
             connection.execute(items.update().where(items.c.id == row.id).values(expires=expires))
 
 
-def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime) -> None:
-    """Store, replace or delete one item."""
+def put_all(engine: Engine, ops: Iterable[PutOp], fields: Sequence[str], now: datetime, rules: Rules) -> None:
+    """Store, replace or delete items, all or none; raises PolicyRefusedError for one that a policy does not let in."""
+    # In the order in which `lock_spaces` locks namespaces.
+    decided = [(op, *_ruled(op, rules)) for op in sorted(ops, key=lambda op: namespace_key(op.namespace))]
+    refused = [(op.namespace, event) for op, left, events in decided if left is None for event in events]
+    if refused:
+        refuse(engine, refused)
+    with engine.begin() as connection:
+        for _, left, events in decided:
+            if left is not None:
+                _put(connection, left, fields, now, events)
+    if any(op.value is None for op, *_ in decided):
+        empty_log(engine)
+
+
+def _ruled(op: PutOp, rules: Rules) -> tuple[PutOp | None, list[AuditEvent]]:
+    """Return an operation as the policies let it through, None if they refuse it, and what the log says of it."""
+    if op.value is None:
+        return op, [by_program("forget", "deleted")]
+    if not rules.chains(op.namespace):
+        return op, [by_program("write", "stored as an item")]
+    left, ttl, events = rules.item(op.namespace, op.key, json.loads(_json(op.key, op.value)))
+    if left is None:
+        return None, events
+    lives = [op.ttl, None if ttl is None else ttl / timedelta(minutes=1)]
+    return op._replace(value=left, ttl=min((one for one in lives if one is not None), default=None)), events
+
+
+def _put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime, events: Sequence[AuditEvent]) -> None:
+    """Store, replace or delete one item, and log the events about it."""
     namespace = namespace_key(op.namespace)
     this = _named(op.namespace, [op.key])
     if op.value is None:
-        remove_where(connection, this, by_program("forget", "deleted"))
+        remove_where(connection, this, *events)
         return
     written = _written(op.key, op.value, fields if op.index is None else op.index or ())
     space = locked_space(connection, "item", namespace)
@@ -116,7 +145,8 @@ def put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime)
     }
     connection.execute(items.insert().values(row))
     enter(connection, space.id, [_entry(row)])
-    log_items(connection, by_program("write", "stored as an item"), [row])
+    for event in events:
+        log_items(connection, event, [row])
 
 
 def remove_where(connection: Connection, chosen: ColumnElement[bool], logged: AuditEvent | None = None) -> int:
@@ -162,14 +192,18 @@ def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
 
 
 def _written(key: str, value: Mapping[str, Any], paths: Sequence[str]) -> _Written:
+    return _Written(_json(key, value), [text for path in paths for text in get_text_at_path(dict(value), path)])
+
+
+def _json(key: str, value: Mapping[str, Any]) -> str:
+    """Return a value as it is stored; raises RecordInvalidError for a key or a value that cannot be."""
     require_storable("a key", key)
     if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
         raise RecordInvalidError(f"a key has 1 to {MAX_KEY_BYTES} bytes; got {len(key.encode())}")
     try:
-        kept = json.dumps(dict(value))
+        return json.dumps(dict(value))
     except (TypeError, ValueError) as error:
         raise RecordInvalidError(f"the value of {key!r} is not JSON: {error}") from error
-    return _Written(kept, [text for path in paths for text in get_text_at_path(dict(value), path)])
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:

@@ -57,6 +57,7 @@ def retained(
     """
     detail = {
         "role": kept.role,
+        "source": kept.source,
         "trust": kept.trust.name.lower(),
         "tags": [_anonymous(tag) for tag in kept.tags],
         "working": decision.working,
@@ -70,7 +71,8 @@ def retained(
 
 def refused(new: NewRecord, decision: Retain, checkpoint: str | None, *, actor: str | None = None) -> list[AuditEvent]:
     """Describe why a text does not go to the archive, and what was redacted from it for the working memory."""
-    detail = {"message": new.message_id, "role": new.role, "working": decision.working, "decay": decision.decay}
+    detail: dict[str, Any] = {"message": new.message_id, "role": new.role, "source": new.source}
+    detail |= {"working": decision.working, "decay": decision.decay}
     text = new.text if decision.text is None else decision.text
     facts = {
         "actor": actor or new.source,
@@ -113,14 +115,14 @@ def log_added(
 ) -> None:
     """Log the texts that were stored or merged; a message that was known already changed nothing, or is gone.
 
-    decided: for each text, what led to it; empty where a program added them without asking anybody.
+    decided: for each text, what led to it.
     """
     events: list[AuditEvent] = []
-    for at, (one, (record, how)) in enumerate(zip(new, added, strict=True)):
+    for one, (record, how), told in zip(new, added, decided, strict=True):
         if record is None or how == "known":
             continue
         facts = {"record_id": record.id, "record_digest": record.hash, "thread": one.thread}
-        for event in decided[at] if decided else [by_program("write", "added", detail={"source": one.source})]:
+        for event in told:
             detail = {**event.detail, "message": one.message_id, "merged": how == "merged"}
             events.append(event.model_copy(update={**facts, "detail": detail}))
     append_all(connection, namespace_of(namespace), events)
@@ -144,7 +146,7 @@ def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[
         facts = {
             "record_id": row["id"],
             "record_digest": content_hash(row["value"]),
-            "detail": {"item": content_hash(row["key"])},
+            "detail": {**event.detail, "item": content_hash(row["key"])},
         }
         events[row["namespace"]].append(event.model_copy(update=facts))
     for namespace in sorted(events):

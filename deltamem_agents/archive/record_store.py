@@ -4,7 +4,7 @@ import builtins
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Select, func, or_, select
 
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.approval import approve, quarantine, reject
@@ -16,16 +16,14 @@ from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.logged import EXPIRED, by_program, log_added
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
+from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.writes import NewRecord
-from deltamem_agents.audit import (
-    AuditEvent,
-    append,
-)
+from deltamem_agents.audit import AuditEvent, append_all
 from deltamem_agents.policy.trust import QUARANTINED
 from deltamem_agents.tracing import observed
 
-__all__ = ["RecordStore"]
+__all__ = ["RecordStore", "add_decided"]
 
 _EVERY = RecordFilter()
 _SHORTEST_ID = 4
@@ -35,17 +33,23 @@ class RecordStore(AuditedDatabase):
     """Hold verbatim texts, once per namespace, with their versions and times to live.
 
     An id that a method has returned can be read from then on by every process, or the method has raised. Threads may
-    share a store; after a fork, open another one.
+    share a store; after a fork, open another one. Of what is added and updated the policies of the `MemoryStore` that
+    the records belong to are asked; records that were opened by themselves have none.
     """
+
+    def __init__(self, engine: Engine, rules: Rules | None = None) -> None:
+        """Take an engine that `open_database` has opened, and who is asked about what is written; None is nobody."""
+        super().__init__(engine)
+        self._rules = rules or Rules()
 
     def add(self, namespace: Namespace, new: NewRecord) -> Record:
         """Store a text unless the namespace holds it already, and return the record that holds it.
 
         A text that is there keeps its first source and trust, gets the tags of both (but for quarantine), and lives
         as long as the longer-lived of the two asked for. A message (thread and message id) that was added before
-        returns its record of then, unchanged. Raises RecordInvalidError for what cannot be stored, RecordConflictError
-        for a known message with another text, and RecordNotFoundError for a known message whose record has expired or
-        was deleted: it is not stored again.
+        returns its record of then, unchanged. Raises RecordInvalidError for what cannot be stored, PolicyRefusedError
+        for what a policy does not let in, RecordConflictError for a known message with another text, and
+        RecordNotFoundError for a known message whose record has expired or was deleted: it is not stored again.
         """
         added = self.add_all(namespace, [new])
         if not added:
@@ -55,37 +59,41 @@ class RecordStore(AuditedDatabase):
             )
         return added[0]
 
-    def add_all(
-        self, namespace: Namespace, new: Sequence[NewRecord], *, decided: Sequence[Sequence[AuditEvent]] = ()
-    ) -> builtins.list[Record]:
+    def add_all(self, namespace: Namespace, new: Sequence[NewRecord]) -> builtins.list[Record]:
         """Store texts as `add` does, all or none; their order is the order in which they were said.
 
         Known messages whose records are gone are left out of what is returned.
-
-        decided: what the audit log says of each text, beside its record; left out, that a program has added it.
         """
-        key = namespace_key(namespace)
-        if not new:
-            return []
-        with self._engine.begin() as connection:
-            added = writes.add(connection, key, new, datetime.now(UTC))
-            log_added(connection, key, new, added, decided)
-        return [one.record for one in added if one.record is not None]
+        namespace_key(namespace)
+        decided = [self._rules.record(namespace, one) for one in new]
+        kept = [one for one, _ in decided if one is not None]
+        if len(kept) < len(decided):
+            refuse(self._engine, [(namespace, event) for one, told in decided if one is None for event in told])
+        return add_decided(self._engine, namespace, kept, [told for _, told in decided])
 
     def update(self, namespace: Namespace, record_id: str, text: str, *, expected_version: int) -> Record:
         """Replace a record's text by a new version, which supersedes it under an id of its own; return the new one.
 
         The old version stays readable by its id. Raises RecordNotFoundError for an id that the namespace does not
         hold, VersionConflictError if the record has been replaced or is at another version, and RecordConflictError
-        if another record holds the text already.
+        if another record holds the text already; PolicyRefusedError if a policy does not let the text in.
         """
-        key = namespace_key(namespace)
+        key, now = namespace_key(namespace), datetime.now(UTC)
+        kept, told = None, [by_program("write", "a new version")]
+        old = self.get(namespace, record_id) if self._rules.chains(namespace) else None
+        if old is not None:
+            said = NewRecord(text, old.thread, old.message_id, old.role, old.source, old.trust, old.tags)
+            kept, told = self._rules.record(namespace, said)
+            if kept is None:
+                refuse(self._engine, [(namespace, event) for event in told])
+            text = kept.text
         with self._engine.begin() as connection:
-            new = writes.update(connection, key, record_id, text, expected_version, datetime.now(UTC))
+            new = writes.update(connection, key, record_id, text, expected_version, now, kept)
             facts = {"record_id": new.id, "record_digest": new.hash, "thread": new.thread}
-            append(
-                connection, namespace, by_program("write", "a new version", **facts, detail={"version": new.version})
-            )
+            events = [
+                event.model_copy(update={**facts, "detail": {**event.detail, "version": new.version}}) for event in told
+            ]
+            append_all(connection, namespace, events)
         return new
 
     def get(self, namespace: Namespace, record_id: str) -> Record | None:
@@ -202,3 +210,19 @@ class RecordStore(AuditedDatabase):
     def _select(self, chosen: Select[tuple[object, ...]]) -> builtins.list[Record]:
         with self._reading() as connection:
             return [Record.from_row(row) for row in connection.execute(chosen).mappings()]
+
+
+def add_decided(
+    engine: Engine, namespace: Namespace, new: Sequence[NewRecord], decided: Sequence[Sequence[AuditEvent]]
+) -> list[Record]:
+    """Store texts as `RecordStore.add_all` does, whose policies have been asked already.
+
+    decided: what the audit log says of each text, beside its record.
+    """
+    key = namespace_key(namespace)
+    if not new:
+        return []
+    with engine.begin() as connection:
+        added = writes.add(connection, key, new, datetime.now(UTC))
+        log_added(connection, key, new, added, decided)
+    return [one.record for one in added if one.record is not None]

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import RowMapping
+from sqlalchemy import JSON, Column, Float, Integer, RowMapping, String
 
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.policy import Trust
+from deltamem_agents.policy.trust import QUARANTINED
 
 __all__ = [
     "Added",
@@ -21,8 +24,10 @@ __all__ = [
     "edited_id",
     "namespace_key",
     "original_id",
+    "require_fitting",
     "require_name",
     "require_storable",
+    "tags_of_both",
 ]
 
 Namespace = tuple[str, ...]
@@ -141,6 +146,23 @@ def require_storable(what: str, text: object) -> None:
         raise RecordInvalidError(f"{what} holds NUL or a lone surrogate, which SQL cannot store; remove it first")
 
 
+def require_fitting(column: Column[Any], value: object) -> None:
+    """Raise ValueError for what a column cannot hold, which SQLite would store all the same."""
+    if value is None and column.nullable:
+        return
+    if isinstance(column.type, JSON):
+        fits = isinstance(value, list)
+    elif isinstance(column.type, String):
+        require_storable(column.name, value)
+        fits = len(str(value)) <= (column.type.length or len(str(value)))
+    elif isinstance(column.type, Float):
+        fits = isinstance(value, int | float) and math.isfinite(value)
+    else:
+        fits = type(value) is int and abs(value) < 2 ** (31 if type(column.type) is Integer else 63)
+    if not fits:
+        raise ValueError(f"{value!r} is no {column.name}")
+
+
 def content_hash(text: str) -> str:
     """Identify a text, byte for byte: the SHA-256 of its UTF-8 in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -154,3 +176,8 @@ def edited_id(message_id: str | None, digest: str) -> str:
 def original_id(archived_id: str, digest: str) -> str:
     """Return the id of the message itself; one may have # in it. digest: of the text that was archived under it."""
     return archived_id.removesuffix(f"#{digest[:_EDIT_DIGITS]}")
+
+
+def tags_of_both(mine: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Add tags to others, but for quarantine: whoever repeats a text does not hide it, nor undo its approval."""
+    return list(dict.fromkeys((*mine, *(tag for tag in more if tag != QUARANTINED))))

@@ -16,17 +16,18 @@ from sqlalchemy import Engine
 
 from backbone import ConfigError
 from deltamem_agents.archive import items as kept
-from deltamem_agents.archive.database import READ_ONLY, empty_log, open_database
+from deltamem_agents.archive.database import READ_ONLY, open_database
 from deltamem_agents.archive.embeddings import resolve_embeddings
 from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
 from deltamem_agents.archive.rebuild import Progress, Verification, compare, rebuild_at
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.records import Namespace, namespace_key
+from deltamem_agents.archive.records import Namespace
+from deltamem_agents.archive.rules import Rules
 from deltamem_agents.archive.search import Hit, search_records
 from deltamem_agents.archive.sweeping import Sweeper
 from deltamem_agents.archive.vectors import VectorIndex
-from deltamem_agents.policy import PolicyChain
+from deltamem_agents.policy import MemoryPolicy, PolicyChain
 
 __all__ = ["MemoryStore"]
 
@@ -52,6 +53,7 @@ class MemoryStore(BaseStore):
         fields: Sequence[str] = ("$",),
         ttl: TTLConfig | None = None,
         reranker: BaseCrossEncoder | None = None,
+        policy: PolicyChain | MemoryPolicy | None = None,
     ) -> None:
         """Take what `from_url` takes; nothing is opened yet."""
         if embeddings is not None and index is None:
@@ -63,7 +65,9 @@ class MemoryStore(BaseStore):
         self._reranker = reranker
         self._lock = threading.RLock()
         self._open: tuple[Engine, VectorIndex] | None = None
-        self._sweeper = Sweeper()
+        self._rules = Rules()
+        self._sweeper = Sweeper(self._rules)
+        self.rule(policy)
         self.ttl_config = ttl
 
     @classmethod
@@ -76,6 +80,7 @@ class MemoryStore(BaseStore):
         fields: Sequence[str] = ("$",),
         ttl: TTLConfig | None = None,
         reranker: BaseCrossEncoder | None = None,
+        policy: PolicyChain | MemoryPolicy | None = None,
     ) -> Self:
         """Name an archive, to be used with `with` or `async with`.
 
@@ -83,14 +88,14 @@ class MemoryStore(BaseStore):
         Chroma server; None searches words alone.
         embeddings: LangChain embeddings or "provider:model"; None is all-MiniLM-L6-v2 if the extra `minilm` is there.
         fields: paths of an item's value that are searched. ttl: as LangGraph's stores take it, in minutes; what has
-        expired is erased by a later use, every five minutes unless `sweep_interval_minutes` says otherwise.
-        reranker: scores the best records again, by reading them beside the question.
+        expired is erased by a later use, every five minutes unless `sweep_interval_minutes` says otherwise. reranker:
+        scores the best records again, by reading them beside the question. policy: `rule`s the whole store.
 
         Opening raises ConfigError for a URL or a model that cannot be used, and IndexMismatchError for an index that
         another model made; an index that is broken or owned by another process is said in the log, and only words are
         searched.
         """
-        return cls(database_url, index, embeddings, fields=fields, ttl=ttl, reranker=reranker)
+        return cls(database_url, index, embeddings, fields=fields, ttl=ttl, reranker=reranker, policy=policy)
 
     def __enter__(self) -> Self:
         self._parts()
@@ -127,7 +132,7 @@ class MemoryStore(BaseStore):
     @property
     def records(self) -> RecordStore:
         """Return the record of what was said, to add to and read from."""
-        return RecordStore(self._parts()[0])
+        return RecordStore(self._parts()[0], self._rules)
 
     @property
     def vectors(self) -> VectorIndex:
@@ -171,15 +176,18 @@ class MemoryStore(BaseStore):
         fault = vectors.fault or "it is not open"
         return compare(engine, None, None if vectors.place is None else str(fault))
 
-    def ask_before_sweeping(self, policy: PolicyChain) -> None:
-        """Ask these policies too, from now on, before an expired record is erased; each HybridMemory gives its own."""
-        self._sweeper.ask(policy)
+    def rule(self, policy: PolicyChain | MemoryPolicy | None, namespace: Namespace = ()) -> PolicyChain:
+        """Ask a policy too, from now on, about what a program writes to a namespace or below it; () is everywhere.
+
+        What it refuses raises PolicyRefusedError. It is also asked before any expired record is erased. Each
+        HybridMemory gives its own. Returns the policy with those of the whole store before it.
+        """
+        return self._rules.add(policy, namespace)
 
     def sweep_ttl(self) -> int:
         """Delete every item and record that has expired and that no policy keeps; return how many there were."""
-        engine, vectors = self._parts()
-        gone = self._sweeper.sweep(engine)
-        vectors.wake()
+        gone = self._sweeper.sweep(self.engine)
+        self.vectors.wake()
         return gone
 
     def sweep_if_due(self) -> None:
@@ -201,7 +209,7 @@ class MemoryStore(BaseStore):
             else:
                 results.append(self._read(engine, vectors, op, now))
         if puts:
-            self._write(engine, puts, now)
+            kept.put_all(engine, puts.values(), self._fields, now, self._rules)
             vectors.wake()
         self.sweep_if_due()
         return results
@@ -240,11 +248,3 @@ class MemoryStore(BaseStore):
             with engine.connect().execution_options(**READ_ONLY) as connection:
                 return kept.list_namespaces(connection, op, now)
         raise ConfigError(f"a store knows get, put, search and list operations; got {type(op).__name__}")
-
-    def _write(self, engine: Engine, puts: dict[tuple[Namespace, str], PutOp], now: datetime) -> None:
-        with engine.begin() as connection:
-            # In the order in which `lock_spaces` locks namespaces.
-            for op in sorted(puts.values(), key=lambda op: namespace_key(op.namespace)):
-                kept.put(connection, op, self._fields, now)
-        if any(op.value is None for op in puts.values()):
-            empty_log(engine)

@@ -1,36 +1,21 @@
 """Write an archive as JSON lines and read it back: every version, message, item and thread, with its ids and times."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Integer,
-    RowMapping,
-    Select,
-    String,
-    Table,
-    case,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Engine, RowMapping, Select, Table, case, func, select
 
 from deltamem_agents.archive.database import read_snapshot
 from deltamem_agents.archive.dialects import insert_into
-from deltamem_agents.archive.entries import Entry, enter, locked_space
+from deltamem_agents.archive.entries import Entry, enter, last_position, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.postings import NO_POSITION
-from deltamem_agents.archive.records import Namespace, Trust, content_hash, namespace_key, require_storable
+from deltamem_agents.archive.records import Namespace, Trust, content_hash, namespace_key, require_fitting, tags_of_both
 from deltamem_agents.archive.tables import (
     UtcTime,
     from_microseconds,
@@ -41,7 +26,7 @@ from deltamem_agents.archive.tables import (
     to_microseconds,
 )
 from deltamem_agents.archive.threads import note_said
-from deltamem_agents.archive.writes import NewRecord, last_position, tags_of_both
+from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import append
 from deltamem_agents.audit.log import namespace_of
 
@@ -148,7 +133,7 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
     if set(fields) != wanted:
         raise KeyError(f"expected the fields {sorted(wanted)}")
     for name in wanted:
-        _require_fitting(table.c[name], fields[name])
+        require_fitting(table.c[name], fields[name])
     key = namespace_key(tuple(json.loads(fields["namespace"])))
     if key != fields["namespace"]:
         raise ValueError(f"{fields['namespace']!r} is no namespace")
@@ -174,23 +159,6 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
         return "known"
     enter(connection, space.id, [entry])
     return kind
-
-
-def _require_fitting(column: Column[Any], value: object) -> None:
-    """Raise ValueError for what a column cannot hold, which SQLite would store all the same."""
-    if value is None and column.nullable:
-        return
-    if isinstance(column.type, JSON):
-        fits = isinstance(value, list)
-    elif isinstance(column.type, String):
-        require_storable(column.name, value)
-        fits = len(str(value)) <= (column.type.length or len(str(value)))
-    elif isinstance(column.type, Float):
-        fits = isinstance(value, int | float) and math.isfinite(value)
-    else:
-        fits = type(value) is int and abs(value) < 2 ** (31 if type(column.type) is Integer else 63)
-    if not fits:
-        raise ValueError(f"{value!r} is no {column.name}")
 
 
 def _inserted(connection: Connection, kind: str, row: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from langchain_core.utils.uuid import uuid7
 from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select
 
 from deltamem_agents.archive.dialects import chunks, insert_into
-from deltamem_agents.archive.entries import Entry, Space, enter, leave, lock_spaces, locked_space
+from deltamem_agents.archive.entries import Entry, Space, enter, last_position, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import (
     RecordConflictError,
     RecordInvalidError,
@@ -18,13 +18,12 @@ from deltamem_agents.archive.errors import (
 )
 from deltamem_agents.archive.logged import EXPIRED, log_gone
 from deltamem_agents.archive.postings import NO_POSITION, relink
-from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash, require_storable
+from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash, require_storable, tags_of_both
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.threads import note_threads
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.policy.trust import QUARANTINED
 
-__all__ = ["NewRecord", "add", "delete_where", "last_position", "tags_of_both", "update", "whole_records"]
+__all__ = ["NewRecord", "add", "delete_where", "update", "whole_records"]
 
 
 def add(connection: Connection, namespace: str, new: Sequence[NewRecord], now: datetime) -> list[Added]:
@@ -138,9 +137,15 @@ class _Writer:
 
 
 def update(
-    connection: Connection, namespace: str, record_id: str, text: str, expected_version: int, now: datetime
+    connection: Connection,
+    namespace: str,
+    record_id: str,
+    text: str,
+    expected_version: int,
+    now: datetime,
+    ruled: NewRecord | None = None,
 ) -> Record:
-    """Replace a record by a new version; see `RecordStore.update`."""
+    """Replace a record by a new version; see `RecordStore.update`. ruled: what policies make of it beside its text."""
     require_storable("the text of a record", text)
     if not text:
         raise RecordInvalidError("the text of a record is empty; delete the record instead")
@@ -154,6 +159,10 @@ def update(
     changed = {"id": new_id, "position": space.next_position, "text": text, "hash": digest, "created": now}
     values: dict[str, Any] = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
     values["tags"] = tags_of_both(values["tags"], _replaced(connection, namespace, [digest], now).get(digest, ()))
+    if ruled is not None:
+        lives = [end for end in (values["expires"], ruled.ttl and now + ruled.ttl) if end is not None]
+        values |= {"trust": min(values["trust"], int(ruled.trust)), "expires": min(lives, default=None)}
+        values["tags"] = list(dict.fromkeys((*values["tags"], *ruled.tags)))
     if not _stored(connection, values):
         raise RecordConflictError("another record of the namespace holds this text already")
     previous = last_position(connection, space.id, row["thread"] if row else None, below=space.next_position)
@@ -211,11 +220,6 @@ def _replaced(connection: Connection, namespace: str, digests: Sequence[str], no
     return tags
 
 
-def tags_of_both(mine: Sequence[str], more: Sequence[str]) -> list[str]:
-    """Add tags to others, but for quarantine: whoever repeats a text does not hide it, nor undo its approval."""
-    return list(dict.fromkeys((*mine, *(tag for tag in more if tag != QUARANTINED))))
-
-
 def _stored(connection: Connection, values: dict[str, Any]) -> bool:
     """Insert a version, unless the namespace holds its text already; say whether it did."""
     insert = insert_into(connection, records).on_conflict_do_nothing().values(values)
@@ -239,12 +243,3 @@ def _close_gap(connection: Connection, space: int, thread: str, position: int) -
     following = connection.execute(select(func.min(records.c.position)).where(later)).scalar_one()
     if following is not None:
         relink(connection, space, following, last_position(connection, space, thread, below=position))
-
-
-def last_position(connection: Connection, space: int, thread: str | None, *, below: int) -> int:
-    """Return the last position of a thread before `below`."""
-    if thread is None:
-        return NO_POSITION
-    earlier = (records.c.space == space) & (records.c.thread == thread) & (records.c.position < below)
-    found = connection.execute(select(func.max(records.c.position)).where(earlier)).scalar_one()
-    return NO_POSITION if found is None else int(found)

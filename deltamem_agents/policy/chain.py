@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from backbone import ConfigError
 from deltamem_agents.policy.asking import Question, in_thread
@@ -71,6 +71,13 @@ class PolicyChain:
             raise ConfigError(f"a policy's timeout is a number of seconds above 0, or None, got {timeout!r}")
         self.policies = tuple(policies)
         self.timeout = timeout
+
+    @classmethod
+    def of(cls, policy: "Self | MemoryPolicy | None") -> Self:
+        """Return a chain itself, one of a single policy, or one that restricts nothing for None."""
+        if isinstance(policy, cls):
+            return policy
+        return cls([policy] if isinstance(policy, MemoryPolicy) else [])
 
     def split(self) -> "tuple[PolicyChain, PolicyChain]":
         """Return the policies before the first that looks at signals, and that one with all after it."""

@@ -16,6 +16,7 @@ __all__ = [
     "Retrieve",
     "Trust",
     "joined",
+    "outermost",
     "redacted",
     "strictest",
 ]
@@ -131,13 +132,23 @@ def redacted(text: str, spans: Sequence[RedactedSpan]) -> str:
     """
     parts: list[str] = []
     at = 0
-    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+    for span in outermost(spans):
         if span.end > len(text):
             raise ValueError(f"a span ends at {span.end}, the text at {len(text)}")
-        if span.start >= at:
-            parts += (text[at : span.start], span.placeholder)
-        at = max(at, span.end)
+        parts += (text[at : span.start], span.placeholder)
+        at = span.end
     return "".join((*parts, text[at:]))
+
+
+def outermost(spans: Sequence[RedactedSpan]) -> list[RedactedSpan]:
+    """Return spans in order, overlapping ones as one, with the placeholder of the first."""
+    merged: list[RedactedSpan] = []
+    for span in sorted(spans, key=lambda span: (span.start, -span.end)):
+        if merged and span.start < merged[-1].end:
+            merged[-1] = merged[-1].model_copy(update={"end": max(merged[-1].end, span.end)})
+        else:
+            merged.append(span)
+    return merged
 
 
 def strictest(decisions: Sequence[AnyDecision]) -> AnyDecision:

@@ -1,7 +1,7 @@
 """Define a policy: four hooks, and what they are told."""
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -17,6 +17,7 @@ __all__ = [
     "PolicyMessage",
     "RecordLike",
     "Signals",
+    "as_left",
     "describe",
     "source_of",
 ]
@@ -151,6 +152,12 @@ def describe(message: "BaseMessage", *, trust: Trust = Trust.HIGH) -> PolicyMess
     """
     calls = tuple(call["name"] for call in getattr(message, "tool_calls", ()))
     return PolicyMessage(str(message.text), source_of(message), message.id or "", trust, calls=calls)
+
+
+def as_left(message: PolicyMessage, decision: Retain) -> PolicyMessage:
+    """Return a message as the policies that were asked so far have left it."""
+    text = message.text if decision.text is None else decision.text
+    return replace(message, text=text, tags=tuple(dict.fromkeys((*message.tags, *decision.tags))))
 
 
 def source_of(message: "BaseMessage") -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.pool import StaticPool
 from backbone import ConfigError
 from deltamem_agents.archive.database import open_database
 from deltamem_agents.archive.errors import RecordNotFoundError
-from deltamem_agents.archive.record_store import RecordStore
+from deltamem_agents.archive.record_store import RecordStore, add_decided
 from deltamem_agents.archive.records import NewRecord
 from deltamem_agents.audit import AuditError, AuditEvent, AuditHead, append, append_all, read_entries, verify
 from deltamem_agents.audit.tables import audit, digest_of, heads, metadata
@@ -218,7 +218,7 @@ def test_the_quarantine_and_its_log_in_both_databases(store: RecordStore) -> Non
     """Approving, rejecting, deleting and expiring leave one entry each, about the right record and thread."""
     held = [NewRecord(text, "t", text, "tool", "web", tags=("quarantined", "x")) for text in ("one", "two")]
     decided = [[event(action="quarantine"), event(action="redact")], [event(action="quarantine")]]
-    one, two = store.add_all(ANN, held, decided=decided)
+    one, two = add_decided(store._engine, ANN, held, decided)
     same = NewRecord("two", "other", "9", "tool", "web")
     assert store.add(ANN, same).id == two.id
     assert [record.id for record in store.waiting(ANN, "t")] == [one.id, two.id]
