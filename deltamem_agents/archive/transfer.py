@@ -1,7 +1,7 @@
 """Write an archive as JSON lines and read it back: every version, message, item and thread, with its ids and times."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +13,7 @@ from deltamem_agents.archive.database import read_snapshot
 from deltamem_agents.archive.dialects import insert_into
 from deltamem_agents.archive.entries import Entry, enter, last_position, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
+from deltamem_agents.archive.line_rules import LineRules
 from deltamem_agents.archive.logged import by_program
 from deltamem_agents.archive.postings import NO_POSITION
 from deltamem_agents.archive.records import Namespace, Trust, content_hash, namespace_key, require_fitting, tags_of_both
@@ -27,8 +28,9 @@ from deltamem_agents.archive.tables import (
 )
 from deltamem_agents.archive.threads import note_said
 from deltamem_agents.archive.writes import NewRecord
-from deltamem_agents.audit import append
+from deltamem_agents.audit import AuditEvent, append_all
 from deltamem_agents.audit.log import namespace_of
+from deltamem_agents.policy import MemoryPolicy, PolicyChain
 
 __all__ = ["Imported", "export_lines", "import_lines"]
 
@@ -41,13 +43,14 @@ _GONE = "gone"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Count what was read: new rows by kind, and rows that were there already."""
+    """Count what was read: new rows by kind, rows that were there already, and rows that a policy has left out."""
 
     records: int
     messages: int
     items: int
     threads: int
     known: int
+    refused: int
 
 
 def export_lines(
@@ -70,34 +73,42 @@ def export_lines(
             yield from (_line(kind, row) for row in rows)
 
 
-def import_lines(engine: Engine, lines: Iterable[str]) -> Imported:
+def import_lines(engine: Engine, lines: Iterable[str], *, policy: PolicyChain | MemoryPolicy | None = None) -> Imported:
     """Store what `export_lines` has written, all or none; what is there already stays as it is.
 
-    A record whose text is there under another id is that one from then on. Raises RecordInvalidError for a line that is
-    no such object, with its number.
+    A record whose text is there under another id is that one from then on. policy: who is asked about each version, as
+    of the source that it names, and about each item, as of the source "import"; what it refuses is left out, with the
+    messages that it was. None takes everything as it is. Raises RecordInvalidError for a line that is no such object,
+    with its number.
     """
-    counts = dict.fromkeys((*_TABLES, "known"), 0)
+    counts = dict.fromkeys((*_TABLES, "known", "refused"), 0)
     spaces: Counter[str] = Counter()
+    told: dict[str, list[AuditEvent]] = defaultdict(list)
     moved: dict[str, str] = {}
+    rules = LineRules(policy)
     with engine.begin() as connection:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                fields = json.loads(line)
-                kind = _import_line(connection, dict(fields), moved)
+                fields = dict(json.loads(line))
+                kind, gone = _checked(fields)
+                admitted, events = rules.admit(kind, fields)
+                kind = _import_line(connection, kind, fields, gone, moved) if admitted else "refused"
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise RecordInvalidError(f"line {number} is no record, message, item or thread: {error!r}") from error
             counts[kind] += 1
-            spaces[fields["namespace"]] += kind != "known"
+            spaces[fields["namespace"]] += kind not in {"known", "refused"}
+            # That each row was written is said once for all of them.
+            told[fields["namespace"]] += [event for event in events if kind != "known" and event.action != "write"]
         for old, here in moved.items():
             connection.execute(records.update().where(records.c.superseded_by == old).values(superseded_by=here))
+        rules.relink(connection)
         for namespace, number in sorted(spaces.items()):
-            if number:
-                event = by_program("write", "imported from a file", detail={"rows": number})
-                append(connection, namespace_of(namespace), event)
+            done = [by_program("write", "imported from a file", detail={"rows": number})] if number else []
+            append_all(connection, namespace_of(namespace), [*done, *told[namespace]])
         note_said(connection)
-    return Imported(counts["record"], counts["message"], counts["item"], counts["thread"], counts["known"])
+    return Imported(**{name if name in {"known", "refused"} else f"{name}s": count for name, count in counts.items()})
 
 
 def _count(connection: Connection, table: Table, namespace: Namespace | None) -> int:
@@ -121,11 +132,8 @@ def _line(kind: str, row: RowMapping) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str, str]) -> str:
-    """Store one object; return its kind, or "known" if it was there already.
-
-    moved: the ids of records whose texts are there already, and the ids that those have; it is added to.
-    """
+def _checked(fields: dict[str, Any]) -> tuple[str, str | None]:
+    """Take an object's kind, and the digest of a text that is gone, out of it; raises if the rest is no row."""
     kind: str = fields.pop("kind")
     table = _TABLES[kind]
     gone = fields.pop(_GONE, None) if kind == "message" else None
@@ -137,6 +145,17 @@ def _import_line(connection: Connection, fields: dict[str, Any], moved: dict[str
     key = namespace_key(tuple(json.loads(fields["namespace"])))
     if key != fields["namespace"]:
         raise ValueError(f"{fields['namespace']!r} is no namespace")
+    return kind, gone
+
+
+def _import_line(
+    connection: Connection, kind: str, fields: dict[str, Any], gone: str | None, moved: dict[str, str]
+) -> str:
+    """Store one object; return its kind, or "known" if it was there already.
+
+    moved: the ids of records whose texts are there already, and the ids that those have; it is added to.
+    """
+    table, key = _TABLES[kind], fields["namespace"]
     times = {column.name for column in table.c if isinstance(column.type, UtcTime)}
     row: dict[str, Any] = {
         name: from_microseconds(value) if name in times and value is not None else value

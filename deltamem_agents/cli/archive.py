@@ -162,15 +162,23 @@ def export(
 @archive.command("import", epilog="Example: deltamem archive import acme.jsonl")
 def import_file(
     file: Annotated[Path, typer.Argument(help="File that `export` has written.", exists=True, dir_okay=False)],
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="Policy file, TOML or YAML, asked about each record and item.", show_default="all comes in as it is"
+        ),
+    ] = None,
     db: Database = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read what `export` has written; all of it or, after an error, nothing."""
+    """Read what `export` has written, but for what a policy refuses; after an error, nothing of it."""
     from dataclasses import asdict
 
     from deltamem_agents.archive.database import open_database
     from deltamem_agents.archive.transfer import import_lines
+    from deltamem_agents.policy import load_policy
 
+    chain = None if policy is None else load_policy(policy)
     engine = open_database(settings_now(archive_db=db).archive_db)  # the one command that may make it
     try:
         with file.open(encoding="utf-8") as stream, progress("importing") as told:
@@ -179,7 +187,7 @@ def import_file(
                 total = sum(1 for _ in stream)
                 stream.seek(0)
                 lines = watched(stream, told, lambda: total)
-            counts = asdict(import_lines(engine, lines))
+            counts = asdict(import_lines(engine, lines, policy=chain))
     finally:
         engine.dispose()
     _show_counts("imported", ("kind", "new"), counts, as_json=as_json)

@@ -1,24 +1,27 @@
 """Export and import: one moment of a live archive, and two archives that become one."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from deltamem_agents import MemoryStore
 from deltamem_agents.archive import writes
 from deltamem_agents.archive.database import open_database
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.tables import records
+from deltamem_agents.archive.tables import items, records
 from deltamem_agents.archive.transfer import export_lines, import_lines
 from deltamem_agents.archive.writes import NewRecord
+from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyMessage, Retain, Secrets, Signals, TimeToLive
 
 NS = ("user", "ann")
+TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 
 
 @pytest.fixture
@@ -114,3 +117,75 @@ def test_namespaces_that_look_alike_are_exported_apart(engine: Engine, url: str)
         assert {tuple(json.loads(one["namespace"])) for one in said} == {name}
         assert {"record", "message", "item"} <= {one["kind"] for one in said}
     assert {tuple(json.loads(json.loads(line)["namespace"])) for line in export_lines(engine)} == set(names)
+
+
+class NoGossip(MemoryPolicy):
+    """Refuse gossip, and whatever comes from the web; note what is asked about."""
+
+    name = "no-gossip"
+
+    def __init__(self) -> None:
+        self.seen: list[PolicyMessage] = []
+
+    def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+        self.seen.append(message)
+        kept = "gossip" not in message.text and message.source != "web"
+        return Retain(archive=kept, tags=("checked",), reason="gossip is not for the archive")
+
+
+def test_what_a_policy_refuses_does_not_come_in(engine: Engine, copy: Engine, url: str) -> None:
+    """Records, with their messages, and items; the log says so; secrets are redacted; a second import adds nothing."""
+    with MemoryStore.from_url(url) as store:
+        told = ("tea at four", "gossip", f"my token is {TOKEN}")
+        said = [NewRecord(text, "t", str(number)) for number, text in enumerate(told)]
+        store.records.add_all(
+            NS, [*said, NewRecord("a page", source="web"), NewRecord("also", role="x", source="tool:x")]
+        )
+        store.put(NS, "plan", {"tea": "four", "deep": [TOKEN]})
+        store.put(NS, "news", {"text": "gossip"})
+        lines = list(export_lines(engine))
+    policy = NoGossip()
+    chain = PolicyChain([Secrets(), policy, TimeToLive(seconds=60)])
+    found = import_lines(copy, lines, policy=chain)
+    assert (found.records, found.messages, found.items, found.refused) == (3, 2, 1, 4)
+    assert {(one.source, one.id) for one in policy.seen} == {
+        ("user", "0"), ("user", "1"), ("user", "2"), ("web", ""), ("tool:x", ""), ("import", ""),
+    }  # fmt: skip
+    kept = {record.message_id: record for record in RecordStore(copy).list(NS)}
+    assert kept["0"].tags == ("checked",)
+    assert kept["0"].expires is not None
+    with copy.connect() as connection:
+        (item,) = connection.execute(select(items)).mappings()
+        texts = [str(value) for row in connection.execute(select(records.c.text, records.c.hash)) for value in row]
+    assert (item["key"], item["ttl_minutes"]) == ("plan", 1)
+    assert not any(TOKEN in text for text in (*texts, item["value"], item["texts"]))
+    logged = Counter((one.action, one.policy) for one in RecordStore(copy).audit_entries(NS))
+    assert logged == {("write", None): 1, ("refuse", "no-gossip+ttl"): 3, ("redact", "secrets"): 2}
+    again = import_lines(copy, lines, policy=chain)
+    assert (again.records, again.items, again.messages, again.refused) == (0, 0, 0, 4)
+    assert RecordStore(copy).verify_audit().ok
+
+
+def test_versions_around_a_refused_one_stay_one_record(engine: Engine, copy: Engine) -> None:
+    """So that deleting the record deletes every version that came in."""
+    theirs, mine = RecordStore(engine), RecordStore(copy)
+    ids = [theirs.add(NS, NewRecord("one")).id]
+    for version, text in enumerate(("gossip two", "gossip three", "four"), 1):
+        ids.append(theirs.update(NS, ids[-1], text, expected_version=version).id)
+    found = import_lines(copy, export_lines(engine), policy=NoGossip())
+    assert (found.records, found.refused) == (2, 2)
+    first, last = mine.get(NS, ids[0]), mine.get(NS, ids[3])
+    assert first is not None
+    assert last is not None
+    assert (first.superseded_by, last.supersedes) == (ids[3], ids[0])
+    assert mine.delete(NS, [ids[0]]) == 2
+
+
+def test_a_refused_last_version_brings_no_old_one_back(engine: Engine, copy: Engine) -> None:
+    """What was superseded stays so."""
+    theirs = RecordStore(engine)
+    first = theirs.add(NS, NewRecord("one"))
+    theirs.update(NS, first.id, "gossip", expected_version=1)
+    assert import_lines(copy, export_lines(engine), policy=NoGossip()).refused == 1
+    assert RecordStore(copy).list(NS) == []
+    assert RecordStore(copy).get(NS, first.id) is not None

@@ -146,7 +146,7 @@ def test_export_and_import_make_an_exact_copy(run: Callable[..., tuple[int, str,
     exported = Path("all.jsonl").read_text(encoding="utf-8")
     assert exported.count("\n") == 3 + 1 + 1 + 1
     counts = json.loads(run("import", "all.jsonl", "--db", copy, "--json")[1])
-    assert counts == {"records": 3, "messages": 1, "items": 1, "threads": 1, "known": 0}
+    assert counts == {"records": 3, "messages": 1, "items": 1, "threads": 1, "known": 0, "refused": 0}
     assert run("export", "--db", copy)[1] == run("export", "--db", copy, "--json")[1] == exported
     found = [json.loads(run("search", "apples", "-n", "user/ann", "--json", *more)[1]) for more in ((), ("--db", copy))]
     assert found[0] == found[1]
@@ -155,6 +155,17 @@ def test_export_and_import_make_an_exact_copy(run: Callable[..., tuple[int, str,
     part = run("export", "--namespace", "other")[1]
     assert [json.loads(line)["text"] for line in part.splitlines()] == ["blue sky"]
     assert json.loads(run("export", "part.jsonl", "--namespace", "other", "--json")[1])["records"] == 1
+
+
+def test_a_policy_file_chooses_what_is_imported(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    """What it refuses is counted, and a file that is none is an error before anything is made."""
+    run("export", "all.jsonl")
+    copy = f"sqlite:///{tmp_path}/copy.sqlite"
+    status, _, err = run("import", "all.jsonl", "--db", copy, "--policy", "none.toml")
+    assert (status, "none.toml" in err, Path("copy.sqlite").exists()) == (1, True, False)
+    Path("none.toml").write_text('[[policy]]\nuse = "roles"\narchive = []\n', encoding="utf-8")
+    counts = json.loads(run("import", "all.jsonl", "--db", copy, "--policy", "none.toml", "--json")[1])
+    assert counts == {"records": 0, "messages": 0, "items": 0, "threads": 1, "known": 0, "refused": 5}
 
 
 def test_a_pipe_is_imported(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
