@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from deltamem_agents.archive.records import NewRecord, Trust, content_hash
 from deltamem_agents.archive.rules import Rules
-from deltamem_agents.archive.tables import records, to_microseconds
+from deltamem_agents.archive.tables import from_microseconds, records, to_microseconds
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.audit.log import namespace_of
 from deltamem_agents.policy import MemoryPolicy, PolicyChain
@@ -48,7 +48,8 @@ class LineRules:
 
     def _record(self, fields: dict[str, Any]) -> tuple[bool, list[AuditEvent]]:
         named = {name: fields[name] for name in ("text", "thread", "message_id", "role", "source")}
-        new = NewRecord(**named, trust=Trust(fields["trust"]), tags=tuple(fields["tags"]))
+        created = from_microseconds(fields["created"])
+        new = NewRecord(**named, trust=Trust(fields["trust"]), tags=tuple(fields["tags"]), created=created)
         kept, told = self._rules.record(namespace_of(fields["namespace"]), new)
         if kept is None:
             before, _ = self._refused.get(fields["supersedes"], (fields["supersedes"], None))

@@ -12,6 +12,7 @@ from deltamem_agents.archive import NewRecord, PolicyRefusedError, RecordFilter
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.tables import items, messages, outbox, postings, records, spaces
 from deltamem_agents.policy import (
+    LegalHold,
     MemoryPolicy,
     PersonalData,
     PolicyChain,
@@ -183,6 +184,15 @@ def test_the_store_has_a_policy_for_everybody(url: str) -> None:
         with pytest.raises(PolicyRefusedError):
             store.put((*ANN, "notes"), "1", {"text": "no way"})
         store.put(BOB, "1", {"text": "no way"})
+
+
+def test_the_policy_of_a_store_is_asked_before_a_record_expires(url: str) -> None:
+    """As those of its memories are."""
+    brief = timedelta(microseconds=1)
+    with MemoryStore.from_url(url, policy=LegalHold()) as store:
+        store.records.add_all(ANN, [NewRecord("held", tags=("legal-hold",), ttl=brief), NewRecord("brief", ttl=brief)])
+        assert store.sweep_ttl() == 1
+        assert rows(store)["archive_records"] == 1
 
 
 def test_without_a_policy_nothing_is_asked(url: str) -> None:
