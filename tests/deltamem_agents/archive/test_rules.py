@@ -113,6 +113,21 @@ def test_a_refusal_stores_nothing_and_is_logged_without_the_text(store: MemorySt
     assert store.records.verify_audit().ok
 
 
+def test_no_reason_in_the_log_quotes_what_was_redacted(store: MemoryStore) -> None:
+    """Neither of a record nor of an item, also where the policy that quotes it comes before the one that redacts."""
+
+    class Quoting(MemoryPolicy):
+        def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+            return Retain(tags=("quoted",), reason=f"so it says: {message.text}")
+
+    store.rule(PolicyChain([Quoting(), Secrets()]), BOB)
+    store.records.add(BOB, NewRecord(TOKEN))
+    store.put(BOB, "key", {"text": TOKEN})
+    logged = store.records.audit_entries(BOB)
+    assert sorted(entry.action for entry in logged) == ["redact", "redact", "write", "write"]
+    assert not any(TOKEN[:24] in entry.model_dump_json() for entry in logged)
+
+
 def test_a_new_version_is_asked_about(store: MemoryStore) -> None:
     """With the source, tags and trust of the record; what is refused leaves the old version in force."""
     old = store.records.add(ANN, NewRecord("one", source="web", tags=("mine",), trust=Trust.LOW))
@@ -159,6 +174,37 @@ def test_what_stands_under_a_telling_name_is_found_in_an_item(store: MemoryStore
     assert item.value["port"] == 8080
     with store.engine.connect() as connection:
         assert connection.scalar(select(items.c.ttl_minutes)) == 1
+
+
+def test_a_redaction_over_several_values_takes_its_part_out_of_each(store: MemoryStore) -> None:
+    """The placeholder stands in the first; overlapping spans, and those of later policies, fall where they should."""
+
+    class Spans(MemoryPolicy):
+        def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+            start, end = message.text.find("secret"), message.text.find("end") + 3
+            whole = RedactedSpan(kind="x", start=start, end=end, placeholder="<gone>")
+            part = RedactedSpan(kind="x", start=start + 2, end=end + 1, placeholder="<part>")
+            return Retain(redactions=(part, whole) if start >= 0 else (), reason="spans")
+
+    store.rule(PolicyChain([Spans(), Rule()]), BOB)
+    value = {"list": ["X one secret", "two"], "b": "three end! X", "n": 7}
+    store.put(BOB, "key", value)
+    item = store.get(BOB, "key")
+    assert item is not None
+    assert item.value == {"list": ["<x> one <gone>", ""], "": " <x>", "n": 7}
+
+
+def test_a_text_that_a_policy_has_made_up_is_no_item(store: MemoryStore) -> None:
+    """It cannot be put back where values stood."""
+
+    class Writing(MemoryPolicy):
+        def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
+            return Retain(text="another", reason="written anew")
+
+    store.rule(Writing(), BOB)
+    with pytest.raises(PolicyRefusedError, match="written anew"):
+        store.put(BOB, "key", {"text": "one"})
+    assert store.records.add(BOB, NewRecord("one")).text == "another"
 
 
 def test_a_name_that_cannot_be_redacted_refuses_the_item(store: MemoryStore) -> None:
