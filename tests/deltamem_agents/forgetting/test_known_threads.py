@@ -25,7 +25,7 @@ class Refusal(MemoryPolicy):
     """Keep everything out of the archive."""
 
     def retain(self, message: PolicyMessage, signals: Signals) -> Retain:
-        return Retain(archive=False)
+        return Retain(reason="nothing is kept", archive=False)
 
 
 class Setting:
