@@ -92,32 +92,40 @@ def put_all(engine: Engine, ops: Iterable[PutOp], fields: Sequence[str], now: da
     """Store, replace or delete items, all or none; raises PolicyRefusedError for one that a policy does not let in."""
     # In the order in which `lock_spaces` locks namespaces.
     decided = [(op, *_ruled(op, rules)) for op in sorted(ops, key=lambda op: namespace_key(op.namespace))]
-    refused = [(op.namespace, event) for op, left, events in decided if left is None for event in events]
+    refused = [(op.namespace, event) for op, left, _, events in decided if left is None for event in events]
     if refused:
         refuse(engine, refused)
     with engine.begin() as connection:
-        for _, left, events in decided:
+        for _, left, limit, events in decided:
             if left is not None:
-                _put(connection, left, fields, now, events)
+                _put(connection, left, fields, now, limit, events)
     if any(op.value is None for op, *_ in decided):
         empty_log(engine)
 
 
-def _ruled(op: PutOp, rules: Rules) -> tuple[PutOp | None, list[AuditEvent]]:
-    """Return an operation as the policies let it through, None if they refuse it, and what the log says of it."""
+def _ruled(op: PutOp, rules: Rules) -> tuple[PutOp | None, timedelta | None, list[AuditEvent]]:
+    """Return an operation as policies let it through, None if they refuse it, their limit, and what the log says."""
     if op.value is None:
-        return op, [by_program("forget", "deleted")]
+        return op, None, [by_program("forget", "deleted")]
     if not rules.chains(op.namespace):
-        return op, [by_program("write", "stored as an item")]
-    left, ttl, events = rules.item(op.namespace, op.key, json.loads(_json(op.key, op.value)))
-    if left is None:
-        return None, events
-    lives = [op.ttl, None if ttl is None else ttl / timedelta(minutes=1)]
-    return op._replace(value=left, ttl=min((one for one in lives if one is not None), default=None)), events
+        return op, None, [by_program("write", "stored as an item")]
+    kept = _json(op.key, op.value)
+    try:
+        left, limit, events = rules.item(op.namespace, op.key, json.loads(kept))
+    except RecursionError as error:
+        raise RecordInvalidError(f"the value of {op.key!r} is nested too deeply for policies to be asked") from error
+    return (None if left is None else op._replace(value=left)), limit, events
 
 
-def _put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime, events: Sequence[AuditEvent]) -> None:
-    """Store, replace or delete one item, and log the events about it."""
+def _put(
+    connection: Connection,
+    op: PutOp,
+    fields: Sequence[str],
+    now: datetime,
+    limit: timedelta | None,
+    events: Sequence[AuditEvent],
+) -> None:
+    """Store, replace or delete one item, and log the events about it. limit: how long policies let it live at most."""
     namespace = namespace_key(op.namespace)
     this = _named(op.namespace, [op.key])
     if op.value is None:
@@ -130,6 +138,7 @@ def _put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime
     if old is not None:
         leave(connection, space.id, [_entry(dict(old))], keep_space=True)
         created = old["created"] if old["expires"] is None or old["expires"] > now else now
+    lives = [one for one in (limit, None if op.ttl is None else timedelta(minutes=op.ttl)) if one is not None]
     row = {
         "id": uuid7().hex,
         "namespace": namespace,
@@ -140,8 +149,8 @@ def _put(connection: Connection, op: PutOp, fields: Sequence[str], now: datetime
         "texts": json.dumps(written.texts),
         "created": created,
         "updated": now,
-        "ttl_minutes": op.ttl,
-        "expires": None if op.ttl is None else now + timedelta(minutes=op.ttl),
+        "ttl_minutes": op.ttl if limit is None else None,  # reading does not put off a policy's limit
+        "expires": now + min(lives) if lives else None,
     }
     connection.execute(items.insert().values(row))
     enter(connection, space.id, [_entry(row)])

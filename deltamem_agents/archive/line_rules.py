@@ -1,6 +1,7 @@
 """Ask policies about the lines of a file that is imported."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from deltamem_agents.policy import MemoryPolicy, PolicyChain
 __all__ = ["LineRules"]
 
 _SOURCE = "import"
+_LINKS = ("supersedes", "superseded_by")
 
 
 class LineRules:
@@ -25,8 +27,9 @@ class LineRules:
     def __init__(self, policy: PolicyChain | MemoryPolicy | None) -> None:
         self._rules = Rules()
         self._asks = bool(self._rules.add(policy).policies)
-        # Of versions that are refused: the last one before that is not, and the one after.
+        # Of versions that are refused, and of those that are new: the one before and the one after.
         self._refused: dict[str, tuple[str | None, str | None]] = {}
+        self._links: dict[str, tuple[str | None, str | None]] = {}
 
     def admit(self, kind: str, fields: dict[str, Any]) -> tuple[bool, list[AuditEvent]]:
         """Say whether a line comes in, and what the log is to say of it; its fields are changed as the policies say.
@@ -39,12 +42,27 @@ class LineRules:
             return fields["record"] not in self._refused, []
         return self._record(fields) if kind == "record" else self._item(fields)
 
+    def note(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Remember a line that was new to the archive; only what is new is changed by `relink`."""
+        links = (fields["supersedes"], fields["superseded_by"]) if kind == "record" and self._asks else (None, None)
+        if any(links):
+            self._links[fields["id"]] = links
+
     def relink(self, connection: Connection) -> None:
         """Let the versions of a record that came in follow one another where some between them are refused."""
-        for refused, (before, after) in self._refused.items():
-            for column, other in ((records.c.superseded_by, after), (records.c.supersedes, before)):
-                if other is not None:
-                    connection.execute(records.update().where(column == refused).values({column.name: other}))
+        for record, links in self._links.items():
+            changed = {name: self._beyond(link, at) for at, (name, link) in enumerate(zip(_LINKS, links, strict=True))}
+            values = {name: link for name, link in changed.items() if link is not None}
+            if values:
+                connection.execute(records.update().where(records.c.id == record).values(values))
+
+    def _beyond(self, link: str | None, side: int) -> str | None:
+        """Return the next version on a side that came in; None if that is the linked one, or there is none."""
+        seen = set[str]()
+        while link in self._refused and link not in seen:
+            seen.add(link)
+            link = self._refused[link][side]
+        return link if seen and link not in seen else None
 
     def _record(self, fields: dict[str, Any]) -> tuple[bool, list[AuditEvent]]:
         named = {name: fields[name] for name in ("text", "thread", "message_id", "role", "source")}
@@ -52,8 +70,7 @@ class LineRules:
         new = NewRecord(**named, trust=Trust(fields["trust"]), tags=tuple(fields["tags"]), created=created)
         kept, told = self._rules.record(namespace_of(fields["namespace"]), new)
         if kept is None:
-            before, _ = self._refused.get(fields["supersedes"], (fields["supersedes"], None))
-            self._refused[fields["id"]] = before, fields["superseded_by"]
+            self._refused[fields["id"]] = fields["supersedes"], fields["superseded_by"]
             return False, told
         fields |= {"text": kept.text, "trust": int(kept.trust), "tags": list(kept.tags)}
         fields["expires"] = _sooner(fields["expires"], kept.ttl)
@@ -73,8 +90,7 @@ class LineRules:
         fields |= {"value": json.dumps(left), "texts": json.dumps(texts if follows else whole)}
         fields["expires"] = _sooner(fields["expires"], ttl)
         if ttl is not None:
-            minutes = ttl / timedelta(minutes=1)
-            fields["ttl_minutes"] = minutes if fields["ttl_minutes"] is None else min(minutes, fields["ttl_minutes"])
+            fields["ttl_minutes"] = None  # reading does not begin it anew
         facts = {"record_id": fields["id"], "record_digest": content_hash(fields["value"])}
         return True, [event.model_copy(update=facts) for event in told]
 

@@ -97,6 +97,7 @@ def redactions(decision: Retain, seen: str, detail: Mapping[str, object], facts:
 
 def without_quotes(reason: str, text: str) -> str:
     """Return a reason as the log may hold it; one that quotes the text, whoever wrote its policy, is left out."""
+    reason = reason.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
     quoted = any(reason[at : at + _QUOTE] in text for at in range(len(reason) - _QUOTE + 1))
     return LEFT_OUT if quoted or (text and reason == text) else reason
 

@@ -39,16 +39,18 @@ class Rules:
         self._holding: list[PolicyChain] = []
 
     def add(self, policy: PolicyChain | MemoryPolicy | None, namespace: Namespace = ()) -> PolicyChain:
-        """Ask a policy from now on; () is every namespace. Return it with those of every namespace before it."""
-        own, whole = PolicyChain.of(policy), self.chains(())
+        """Ask a policy from now on; () is every namespace. Return it behind those that rule the namespaces above."""
+        own, above = PolicyChain.of(policy), self.chains(namespace[:-1])
         if own.policies:
             _note(self._chains.setdefault(namespace, []), own.policies, own.timeout)
         holding = [one for one in own.policies if getattr(one.forget, "__func__", None) is not MemoryPolicy.forget]
         _note(self._holding, holding, own.timeout)
-        others = [one for chain in whole for one in chain.policies if one not in own.policies]
+        others = [
+            one for chain in above for one in chain.policies if not any(_same(one, mine) for mine in own.policies)
+        ]
         if not others:
             return own
-        return PolicyChain([*others, *own.policies], timeout=(own if own.policies else whole[0]).timeout)
+        return PolicyChain([*others, *own.policies], timeout=(own if own.policies else above[0]).timeout)
 
     def chains(self, namespace: Namespace) -> list[PolicyChain]:
         """Return the policies of a namespace in the order in which they are asked: those of the whole store first."""
@@ -128,9 +130,17 @@ def refuse(engine: Engine, refusals: Sequence[tuple[Namespace, AuditEvent]]) -> 
 
 def _note(known: list[PolicyChain], policies: Sequence[MemoryPolicy], timeout: float | None) -> None:
     """Add a chain of these policies, unless there are none or they are known."""
-    chain = PolicyChain(policies, timeout=timeout)
-    if policies and all(one.policies != chain.policies for one in known):
-        known.append(chain)
+    if policies and not any(_alike(one.policies, policies) for one in known):
+        known.append(PolicyChain(policies, timeout=timeout))
+
+
+def _alike(these: Sequence[MemoryPolicy], those: Sequence[MemoryPolicy]) -> bool:
+    """Tell whether policies decide alike: a program that makes a memory for each request makes them anew each time."""
+    return len(these) == len(those) and all(map(_same, these, those))
+
+
+def _same(one: MemoryPolicy, other: MemoryPolicy) -> bool:
+    return one == other or (type(one) is type(other) and hasattr(one, "__dict__") and vars(one) == vars(other))
 
 
 def _now() -> datetime:

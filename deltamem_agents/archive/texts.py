@@ -1,7 +1,7 @@
 """Lay an item out as one text for policies to see, and put what they redact back where it stood."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ _Cells = list[tuple[int, str]]
 
 
 def lay_out(key: str, value: Any) -> list[Piece]:
-    """Return an item as lines: its key, then `name: value`, with a line for each element of a list."""
-    return [Piece(key), Piece("\n", own=False), *_pieces(value)]
+    """Return an item as lines: its key, then `name: value`, with such a line for each element of a list."""
+    return [Piece(key), Piece("\n", own=False), *_pieces(value, key)]
 
 
 def with_redactions(key: str, value: dict[str, Any], laid_out: list[Piece], decision: Retain) -> dict[str, Any] | None:
@@ -36,9 +36,7 @@ def with_redactions(key: str, value: dict[str, Any], laid_out: list[Piece], deci
     own = {at for at, piece in enumerate(laid_out) if piece.own}
     for part in decision.parts:
         if isinstance(part, Retain):
-            # From the end, so that the places of earlier spans stay what they are.
-            for span in reversed(outermost(part.redactions)):
-                _replace(cells, span, own)
+            cells = _replaced(cells, outermost(part.redactions), own)
     if decision.text is not None and decision.text != "".join(letter for _, letter in cells):
         return None
     texts = {at: "".join(letter for _, letter in some) for at, some in groupby(cells, key=lambda cell: cell[0])}
@@ -52,16 +50,21 @@ def with_redactions(key: str, value: dict[str, Any], laid_out: list[Piece], deci
     return changed
 
 
-def _pieces(value: Any) -> Iterator[Piece]:
+def _pieces(value: Any, inside: str) -> Iterator[Piece]:
+    """Lay a value out. inside: the name it stands under, which is repeated for a list's elements and a lone value."""
     if isinstance(value, dict):
         for name, one in value.items():
             yield Piece(name)
             yield Piece(": ", own=False)
-            yield from _pieces(one)
+            if len(value) == 1 and not isinstance(one, dict | list):
+                yield Piece(f"{inside}: ", own=False)
+            yield from _pieces(one, name)
             yield Piece("\n", own=False)
     elif isinstance(value, list):
-        for one in value:
-            yield from _pieces(one)
+        for number, one in enumerate(value):
+            if number and not isinstance(one, dict | list):
+                yield Piece(f"{inside}: ", own=False)
+            yield from _pieces(one, inside)
             yield Piece("\n", own=False)
     else:
         yield Piece(_text(value))
@@ -71,11 +74,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _replace(cells: _Cells, span: RedactedSpan, own: set[int]) -> None:
-    """Put a placeholder into the first piece that a span covers part of, and take the span out of all of them."""
-    covered = [at for at, _ in cells[span.start : max(span.end, span.start + 1)] or cells[-1:]]
-    owner = next((at for at in covered if at in own), covered[0])
-    cells[span.start : span.end] = [(owner, letter) for letter in span.placeholder]
+def _replaced(cells: _Cells, spans: Sequence[RedactedSpan], own: set[int]) -> _Cells:
+    """Put each placeholder into the first piece that its span covers part of, and take the span out of all of them.
+
+    spans: in order, none inside another.
+    """
+    left, at = _Cells(), 0
+    for span in spans:
+        covered = [piece for piece, _ in cells[span.start : max(span.end, span.start + 1)] or cells[-1:]]
+        owner = next((piece for piece in covered if piece in own), covered[0] if covered else min(own))
+        left += [*cells[at : span.start], *((owner, letter) for letter in span.placeholder)]
+        at = span.end
+    return left + cells[at:]
 
 
 def _rebuilt(value: Any, left: Iterator[str]) -> Any:

@@ -166,16 +166,10 @@ def pending_plans(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
 def leftovers(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
     """Return what calls of other namespaces have left without `secure` that a secure call of this one overwrites.
 
-    In the index, which the whole archive shares, whoever has left it; in checkpoints, what was left below the owner:
-    others may have another checkpointer.
+    That is what the index has, which the whole archive shares. Checkpoints of others may be in another database.
     """
-    found = []
-    for plan in _plans(connection):
-        inside = plan.owner[: len(owner)] == owner
-        places = tuple(place for place in plan.unwritten if inside or place == "index")
-        if plan.left and plan.owner != owner and places:
-            found.append(plan.model_copy(update={"unwritten": places}))
-    return found
+    theirs = [plan for plan in _plans(connection) if plan.left and plan.owner != owner and "index" in plan.unwritten]
+    return [plan.model_copy(update={"unwritten": ("index",)}) for plan in theirs]
 
 
 def overwritten(connection: Connection, cleaned: Sequence[Plan]) -> None:

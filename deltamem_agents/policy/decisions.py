@@ -3,9 +3,18 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from enum import IntEnum
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, SerializeAsAny, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
 
 __all__ = [
     "Decision",
@@ -24,6 +33,7 @@ __all__ = [
 Action = Literal["show", "mask", "withhold", "quarantine"]
 _SEVERITY: tuple[Action, ...] = ("show", "mask", "withhold", "quarantine")
 T = TypeVar("T", int, timedelta, float)
+_LONGEST = timedelta(days=365_000)  # longer than any database can date from now on
 
 
 class Trust(IntEnum):
@@ -71,6 +81,10 @@ class Decision(BaseModel):
         return any(getattr(self, name) != field.get_default(call_default_factory=True) for name, field in fields)
 
 
+def _in_time(ttl: timedelta | None) -> timedelta | None:
+    return None if ttl is None else min(ttl, _LONGEST)
+
+
 class Retain(Decision):
     """Decide about a message that wants to be remembered.
 
@@ -85,7 +99,7 @@ class Retain(Decision):
     quarantine: bool = False
     redactions: tuple[RedactedSpan, ...] = ()
     text: str | None = None
-    ttl: timedelta | None = None
+    ttl: Annotated[timedelta | None, AfterValidator(_in_time)] = None
     decay: float | None = Field(default=None, ge=0, le=1)
     trust: Trust | None = None
     tags: tuple[str, ...] = ()

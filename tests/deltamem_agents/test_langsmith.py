@@ -1,20 +1,21 @@
 """What LangSmith is sent of a run: secrets as they were said, or placeholders where its client is told to."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langsmith import Client, tracing_context
 from langsmith.anonymizer import create_anonymizer
 
 from deltamem_agents.policy import redact_secrets
 
 SECRET = "hunter2-and-more"
+ARGUMENT = "Tr0ub4dor-and-more"
 MESSAGE = f"The password is {SECRET}."
 
 Sent = list[bytes]
@@ -45,8 +46,9 @@ def server() -> Iterator[tuple[str, Sent]]:
         thread.join()
 
 
-def _placeholder(text: str, _path: object) -> str:
-    return redact_secrets(text).text
+def _placeholder(text: str, path: Sequence[object]) -> str:
+    name = next((f"{part}: " for part in reversed(path) if isinstance(part, str)), "")
+    return redact_secrets(name + text).text.removeprefix(name)
 
 
 @pytest.mark.enable_socket
@@ -59,9 +61,12 @@ def test_a_client_with_an_anonymizer_is_sent_no_secret(
     url, sent = server
     client = Client(api_url=url, api_key="none", anonymizer=anonymizer, auto_batch_tracing=False)
     agent = create_agent(GenericFakeChatModel(messages=iter([AIMessage(f"Noted: {MESSAGE}")])))
+    call = AIMessage("", tool_calls=[{"name": "login", "args": {"password": ARGUMENT}, "id": "c"}])
+    said = [HumanMessage(MESSAGE), call, ToolMessage("done", tool_call_id="c")]
     with tracing_context(enabled=True, client=client):
-        agent.invoke({"messages": [HumanMessage(MESSAGE)]})
+        agent.invoke({"messages": said})
     client.flush()
 
     assert any(b"The password is" in body for body in sent)
     assert any(SECRET.encode() in body for body in sent) is told
+    assert any(ARGUMENT.encode() in body for body in sent) is told

@@ -157,10 +157,11 @@ def test_what_a_policy_refuses_does_not_come_in(engine: Engine, copy: Engine, ur
     with copy.connect() as connection:
         (item,) = connection.execute(select(items)).mappings()
         texts = [str(value) for row in connection.execute(select(records.c.text, records.c.hash)) for value in row]
-    assert (item["key"], item["ttl_minutes"]) == ("plan", 1)
+    assert (item["key"], item["ttl_minutes"], item["expires"] is None) == ("plan", None, False)
     assert not any(TOKEN in text for text in (*texts, item["value"], item["texts"]))
     logged = Counter((one.action, one.policy) for one in RecordStore(copy).audit_entries(NS))
-    assert logged == {("write", None): 1, ("refuse", "no-gossip+ttl"): 3, ("redact", "secrets"): 2}
+    written = {("write", None): 1, ("write", "no-gossip+ttl"): 2, ("write", "secrets+no-gossip+ttl"): 2}
+    assert logged == {**written, ("refuse", "no-gossip+ttl"): 3, ("redact", "secrets"): 2}
     again = import_lines(copy, lines, policy=chain)
     assert (again.records, again.items, again.messages, again.refused) == (0, 0, 0, 4)
     assert RecordStore(copy).verify_audit().ok
