@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -188,9 +188,19 @@ def _run(model: MemoryModel, inputs: dict[str, Tensor], cut: bool) -> tuple[Tens
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm().clamp_min(1e-3))
+    # The one number of a state of rank 1 can be a small difference of terms near one, whose float32 rounding it has.
+    return float((found - expected).norm() / expected.norm().clamp_min(1e-2))
 
 
+@example(
+    config=DeltaMemConfig(
+        rank=1, granularity="message", delta_heads=("q",), normalize_qk=False, per_row_gates=False,
+        update_mode="standard", beta_bias_init=-1.5, delta_scale="layer", delta_scale_max=1.5, target_layers=(),
+    ),
+    seed=1_239_409_079,
+    published=False,
+    cut=False,
+)  # fmt: skip
 @given(config=_configs(), seed=st.integers(0, 2**31), published=st.booleans(), cut=st.booleans())
 @settings(max_examples=60, deadline=None)
 @torch.no_grad()
