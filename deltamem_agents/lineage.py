@@ -84,6 +84,11 @@ class Lineage:
             known = Retain(quarantine=held, reason="in quarantine") if held else None
         self._take(message, known)
 
+    @property
+    def lowest(self) -> Trust:
+        """Tell what may be trusted of what comes next."""
+        return self._lowest
+
     def _in_quarantine(self, text: str | None) -> bool:
         return self._held is not None and bool(self._retention.policy.policies) and self._held(text)
 

@@ -2,25 +2,29 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse, ToolCallRequest
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
+from deltamem_agents.archiving import in_quarantine
 from deltamem_agents.chat_models import ChatDeltaMem
+from deltamem_agents.lineage import Lineage
 from deltamem_agents.memory_cell import memory_from, watch_absorbing
-from deltamem_agents.messages import RECALLED_KEY
-from deltamem_agents.policy import PolicyContext
+from deltamem_agents.messages import RECALLED_KEY, is_written
+from deltamem_agents.policy import PolicyContext, Trust
 from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import ArchiveRecall, in_window
-from deltamem_agents.running import run_data, thread_of
+from deltamem_agents.running import current_place, reading, run_data, thread_of
 from deltamem_agents.tracing import run_metadata
 
 __all__ = ["RECALLED_KEY", "RecallMiddleware", "with_report"]
 
 Response = ModelResponse[Any]
+Result = ToolMessage | Command[Any]
 
 
 class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
@@ -57,6 +61,33 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
                 response = await handler(request.override(messages=shown))
         self._recall.log_absorbed(turns)
         return _annotated(response, block)
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
+        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
+        with reading(self._trust(request)):
+            return handler(request)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
+        with reading(await asyncio.to_thread(self._trust, request)):
+            return await handler(request)
+
+    def _trust(self, request: ToolCallRequest) -> Trust:
+        """Return the lowest trust of what the call of a tool may come from."""
+        recall, place = self._recall, current_place()
+        if not recall.policy.policies or not isinstance(request.state, Mapping):
+            return Trust.HIGH
+        held = in_quarantine(recall.store.records, recall.namespace, place.thread)
+        lineage = Lineage(recall.retention, place.thread, place.run, held)
+        for message in request.state.get("messages", ()):
+            # Decided here if the archive's thread has not come to it yet, which then finds the decision.
+            if is_written(message) and not isinstance(message, SystemMessage):
+                lineage.decision(message)
+            else:
+                lineage.follow(message)
+        return lineage.lowest
 
     @contextlib.contextmanager
     def _archiving(self, request: ModelRequest[Any]) -> Iterator[None]:

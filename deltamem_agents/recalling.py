@@ -20,6 +20,7 @@ from deltamem_agents.audited import absorbed, searched
 from deltamem_agents.memory_cell import TurnReport
 from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, to_entries
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Retrieve
+from deltamem_agents.policy.hooks import describe
 from deltamem_agents.presenting import present_hits
 from deltamem_agents.recalled import RecalledBlock, lay_out_block, recalled_report
 from deltamem_agents.retention import Retention
@@ -208,7 +209,8 @@ def likeness(text: str, other: str, meaning: float | None) -> float:
 
 def _said(message: BaseMessage) -> int:
     """Tell apart what policies see of a message, which may be edited under its id."""
-    return hash((message.text, *(call["name"] for call in getattr(message, "tool_calls", ()))))
+    seen = describe(message)
+    return hash((seen.text, seen.calls))
 
 
 def _asked(query: str, decision: Retrieve) -> str:

@@ -1,11 +1,17 @@
-"""Say in which graph, thread and checkpoint the caller runs, and with what data."""
+"""Say in which graph, thread and checkpoint the caller runs, with what data, and what it has read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from langgraph.runtime import Runtime, get_runtime
 
-__all__ = ["Place", "current_place", "run_data", "thread_of"]
+from deltamem_agents.policy.decisions import Trust
+
+__all__ = ["Place", "current_place", "reading", "run_data", "thread_of", "trust_read"]
+
+_TRUST_READ: ContextVar[Trust] = ContextVar("trust_read", default=Trust.HIGH)
 
 
 class Place(NamedTuple):
@@ -37,3 +43,18 @@ def run_data(runtime: Runtime[Any] | None) -> Mapping[str, Any]:
 def thread_of(runtime: Runtime[Any] | None) -> str | None:
     """Return the name of the thread that a graph runs, if it has one."""
     return None if runtime is None or runtime.execution_info is None else runtime.execution_info.thread_id
+
+
+@contextmanager
+def reading(trust: Trust) -> Iterator[None]:
+    """Let what is written inside be trusted no more than `trust`, which is that of what it may come from."""
+    token = _TRUST_READ.set(trust)
+    try:
+        yield
+    finally:
+        _TRUST_READ.reset(token)
+
+
+def trust_read() -> Trust:
+    """Return the lowest trust of what the caller may have read, HIGH outside a tool's call."""
+    return _TRUST_READ.get()

@@ -16,7 +16,7 @@ from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, Pol
 from deltamem_agents.policy.decisions import joined
 from deltamem_agents.policy.hooks import as_left
 from deltamem_agents.policy.trust import QUARANTINED
-from deltamem_agents.running import current_place
+from deltamem_agents.running import current_place, trust_read
 
 __all__ = ["RuledItem", "Rules", "refuse", "ruled"]
 
@@ -63,7 +63,9 @@ class Rules:
 
     def record(self, namespace: Namespace, new: NewRecord) -> tuple[NewRecord | None, list[AuditEvent]]:
         """Return a text as the policies let it in, None if they refuse it, and what the log is to say of that."""
-        seen = PolicyMessage(new.text, new.source, new.message_id or "", new.trust, new.tags, new.created or _now())
+        new = dataclasses.replace(new, trust=min(new.trust, trust_read()))
+        created = new.created or datetime.now(UTC)
+        seen = PolicyMessage(new.text, new.source, new.message_id or "", new.trust, new.tags, created)
         decision = self._retain(namespace, seen, new.thread)
         if decision is None:
             return new, [by_program("write", "added", detail={"source": new.source})]
@@ -75,7 +77,7 @@ class Rules:
     def item(self, namespace: Namespace, key: str, value: dict[str, Any], source: str = "agent") -> RuledItem:
         """Decide about an item by all that stands in it; what would have to wait in quarantine is refused."""
         laid_out, place = lay_out(key, value), current_place()
-        seen = PolicyMessage("".join(piece.text for piece in laid_out), source)
+        seen = PolicyMessage("".join(piece.text for piece in laid_out), source, trust=trust_read())
         decision = self._retain(namespace, seen, place.thread) or Retain(reason="no policy")
         left = with_redactions(key, value, laid_out, decision)
         if left is None:
@@ -141,7 +143,3 @@ def _alike(these: Sequence[MemoryPolicy], those: Sequence[MemoryPolicy]) -> bool
 
 def _same(one: MemoryPolicy, other: MemoryPolicy) -> bool:
     return one == other or (type(one) is type(other) and hasattr(one, "__dict__") and vars(one) == vars(other))
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -22,7 +22,10 @@ _Cells = list[tuple[int, str]]
 
 
 def lay_out(key: str, value: Any) -> list[Piece]:
-    """Return an item as lines: its key, then `name: value`, with such a line for each element of a list."""
+    """Return an item as lines: its key, then `name: value`, with such a line for each element of a list.
+
+    A value that stands alone in an object is also put behind the name that the object is under.
+    """
     return [Piece(key), Piece("\n", own=False), *_pieces(value, key)]
 
 

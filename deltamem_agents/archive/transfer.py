@@ -97,10 +97,11 @@ def import_lines(engine: Engine, lines: Iterable[str], *, policy: PolicyChain | 
                 kind = _import_line(connection, kind, fields, gone, moved) if admitted else "refused"
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise RecordInvalidError(f"line {number} is no record, message, item or thread: {error!r}") from error
-            if kind not in {"known", "refused"}:
+            stored = kind not in {"known", "refused"}
+            if stored:
                 rules.note(kind, fields)
             counts[kind] += 1
-            spaces[fields["namespace"]] += kind not in {"known", "refused"}
+            spaces[fields["namespace"]] += stored
             told[fields["namespace"]] += [] if kind == "known" else events
         for old, here in moved.items():
             connection.execute(records.update().where(records.c.superseded_by == old).values(superseded_by=here))

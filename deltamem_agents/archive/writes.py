@@ -160,7 +160,8 @@ def update(
     values: dict[str, Any] = {**dict(row or {}), **changed, "version": expected_version + 1, "supersedes": record_id}
     values["tags"] = tags_of_both(values["tags"], _replaced(connection, namespace, [digest], now).get(digest, ()))
     if ruled is not None:
-        lives = [end for end in (values["expires"], ruled.ttl and now + ruled.ttl) if end is not None]
+        ends = (values["expires"], None if ruled.ttl is None else now + ruled.ttl)
+        lives = [end for end in ends if end is not None]
         values |= {"trust": min(values["trust"], int(ruled.trust)), "expires": min(lives, default=None)}
         values["tags"] = list(dict.fromkeys((*values["tags"], *ruled.tags)))
     if not _stored(connection, values):

@@ -132,7 +132,7 @@ def answer_without_memory(
     past: what `read_without_memory` gave; it is changed.
     """
     tokenizer: Any = backbone.tokenizer
-    decoder = backbone.model.backbone  # as above
+    decoder = backbone.model.backbone
     known = 0 if past is None else past.get_seq_length()
     parts = torch.split(torch.tensor([_prompt(backbone, messages)[known:]], device=decoder.device), piece, dim=1)
     out = decoder(input_ids=parts[0], past_key_values=past, logits_to_keep=1)

@@ -50,8 +50,8 @@ def forget(
         earlier = pending_plans(connection, wanted.owner)
         plan = merged(plan, earlier)
         others = leftovers(connection, wanted.owner) if plan.secure else []
-    unwritten = {place for one in (plan, *others) for place in one.unwritten}
-    plan = plan.model_copy(update={"unwritten": tuple(sorted(unwritten))})
+    if others:
+        plan = plan.model_copy(update={"unwritten": tuple(sorted({*plan.unwritten, "index"}))})
     if dry_run:
         return receipt_of(plan, _preview(plan, rows), dry_run=True)
     with observed("forget") as forgetting:

@@ -168,16 +168,15 @@ def leftovers(connection: Connection, owner: tuple[str, ...]) -> list[Plan]:
 
     That is what the index has, which the whole archive shares. Checkpoints of others may be in another database.
     """
-    theirs = [plan for plan in _plans(connection) if plan.left and plan.owner != owner and "index" in plan.unwritten]
-    return [plan.model_copy(update={"unwritten": ("index",)}) for plan in theirs]
+    return [plan for plan in _plans(connection) if plan.left and plan.owner != owner and "index" in plan.unwritten]
 
 
 def overwritten(connection: Connection, cleaned: Sequence[Plan]) -> None:
-    """Cross out these places of what others have left; those that are not named stay."""
-    done = {plan.name: plan.unwritten for plan in cleaned}
+    """Cross out the index of what others have left, as their plans are now; another place stays."""
+    names = {plan.name for plan in cleaned}
     for plan in _plans(connection):
-        if plan.name in done:
-            left = tuple(place for place in plan.unwritten if place not in done[plan.name])
+        if plan.name in names:
+            left = tuple(place for place in plan.unwritten if place != "index")
             drop_plans(connection, [plan])
             if left:
                 store_plan(connection, plan.model_copy(update={"unwritten": left}))

@@ -74,10 +74,17 @@ class PolicyChain:
 
     @classmethod
     def of(cls, policy: "Self | MemoryPolicy | None") -> Self:
-        """Return a chain itself, one of a single policy, or one that restricts nothing for None."""
+        """Return a chain itself, one of a single policy, or one that restricts nothing for None.
+
+        Raises ConfigError for anything else.
+        """
         if isinstance(policy, cls):
             return policy
-        return cls([policy] if isinstance(policy, MemoryPolicy) else [])
+        if policy is not None and not isinstance(policy, MemoryPolicy):
+            raise ConfigError(
+                f"a policy is a MemoryPolicy, a PolicyChain of several, or None; got {type(policy).__name__}"
+            )
+        return cls([] if policy is None else [policy])
 
     def split(self) -> "tuple[PolicyChain, PolicyChain]":
         """Return the policies before the first that looks at signals, and that one with all after it."""

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from deltamem_agents import HybridMemory, MemoryStore
-from deltamem_agents.archive import NewRecord, PolicyRefusedError, RecordFilter
+from deltamem_agents.archive import NewRecord, PolicyRefusedError, RecordFilter, RecordInvalidError
 from deltamem_agents.archive.records import Trust
 from deltamem_agents.archive.tables import items, messages, outbox, postings, records, spaces
 from deltamem_agents.policy import (
@@ -230,6 +230,12 @@ def test_the_store_has_a_policy_for_everybody(url: str) -> None:
         with pytest.raises(PolicyRefusedError):
             store.put((*ANN, "notes"), "1", {"text": "no way"})
         store.put(BOB, "1", {"text": "no way"})
+
+
+def test_a_policy_for_what_is_no_namespace_is_refused(store: MemoryStore) -> None:
+    """A name in place of a tuple of names would rule nothing."""
+    with pytest.raises(RecordInvalidError, match="namespace"):
+        store.rule(Secrets(), "acme")  # type: ignore[arg-type]
 
 
 def test_the_policy_of_a_store_is_asked_before_a_record_expires(url: str) -> None:

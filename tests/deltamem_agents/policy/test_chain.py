@@ -303,6 +303,15 @@ async def test_a_synchronous_chain_works_inside_a_running_loop() -> None:
     assert is_closed(PolicyChain([Broken()]).retrieve("q"))
 
 
+@pytest.mark.parametrize("policy", [[Secrets()], (), "secrets", Secrets])
+def test_what_is_no_policy_is_refused(policy: Any) -> None:
+    """A list of policies, or a class, is an error that says what is expected, and never no policy at all."""
+    with pytest.raises(ConfigError, match=f"a PolicyChain of several, or None; got {type(policy).__name__}"):
+        PolicyChain.of(policy)
+    assert PolicyChain.of(None).policies == ()
+    assert len(PolicyChain.of(Secrets()).policies) == 1
+
+
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 def test_a_timeout_that_cannot_be_is_refused(timeout: float) -> None:
     """A timeout is above zero, or None."""
