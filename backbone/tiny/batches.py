@@ -161,12 +161,15 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     )
 
 
-def jumping_positions(rng: random.Random, batch: Batch) -> Tensor:
-    """Return position ids `[B, T]` with jumps, so that short rows also train far positions (PoSE, arXiv 2309.10400)."""
+def jumping_positions(rng: random.Random, batch: Batch, reach: float = 1.0) -> Tensor:
+    """Return position ids `[B, T]` with jumps, so that short rows also train far positions (PoSE, arXiv 2309.10400).
+
+    reach: the share, 0 to 1, of the positions that a row does not fill, which its jumps may use.
+    """
     size, width = batch.ids.shape
     positions = torch.arange(width).repeat(size, 1)
     for row in range(size):
-        spare = POSITIONS - width
+        spare = int(reach * (POSITIONS - width))
         for _ in range(rng.choice((0, 1, 2, 3))):
             jump = rng.randrange(max(1, spare // rng.choice((2, 4, 16))))
             positions[row, rng.randrange(width) :] += jump

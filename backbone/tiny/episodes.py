@@ -9,6 +9,7 @@ from backbone.tiny.actions import ACTION_COLUMNS, ACTIONS, Action
 from backbone.tiny.domain import ATTRIBUTES, Attribute, attribute
 from backbone.tiny.noise import Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.phrasing import PLAIN_REPLIES, RESULTS, SYSTEMS, answer_text, question_text, statement
+from backbone.tiny.quoting import noted, recalled_block
 from backbone.tiny.toolset import TOOLSETS, Schema, generic_tool_exchange, json_exchange, tool_names
 
 __all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "generate_episode", "retold"]
@@ -69,10 +70,6 @@ class EpisodeOptions:
     held_out: bool = False
 
 
-def _acknowledge(facts: Sequence[tuple[Attribute, str]]) -> str:
-    return "Noted: " + "; ".join(f"the {item.names[0]} is {value}" for item, value in facts) + "."
-
-
 def _first(rng: random.Random, options: EpisodeOptions) -> bool:
     return bool(options.value_first_share) and rng.random() < options.value_first_share
 
@@ -87,7 +84,7 @@ def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], o
     if rng.random() < options.plain_reply_share:
         reply = Turn(assistant(rng.choice(PLAIN_REPLIES)), "fact")
     else:
-        echo = assistant(_acknowledge([(item, value) for item, value, _ in facts]))
+        echo = assistant(noted([(item, value) for item, value, _ in facts]))
         reply = Turn(echo, "fact", trained=True, facts=told)
     return [Turn(user(text), "fact", facts=told), reply]
 
@@ -159,28 +156,10 @@ def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], 
     picked = rng.choice(candidates)
     name = picked.attribute if acting else picked.names[0]
     value, recalled = values.get(name), None
-    if options.recalled_share and not acting and rng.random() < options.recalled_share:
-        recalled, value = _recalled(rng, name, value)
+    if options.recalled_share and rng.random() < options.recalled_share:
+        recalled, value = recalled_block(rng, name, value)
     turns = _action(rng, picked, value) if acting else _question(rng, picked, value)
     return Query(name, value, turns, recalled)
-
-
-def _recalled(rng: random.Random, name: str, told: str | None) -> tuple[Message, str | None]:
-    """Return a recalled block that may hold a statement about `name`, and the value that is known with it."""
-    item = attribute(name)
-    value = told or (rng.choice(item.values) if rng.random() < 0.8 else None)
-    texts = [
-        rng.choice(("The log looks fine.", "Renamed the loader.", "Hello there.")) for _ in range(rng.randrange(2))
-    ]
-    if value is not None:
-        texts.insert(rng.randrange(len(texts) + 1), statement(rng, item, value))
-    if not texts:
-        texts = ["Nothing else was said."]
-    lines = [
-        f"[m:{rng.randrange(16**4):04x}] 2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02} user: {t}"
-        for t in texts
-    ]
-    return {"role": "system", "content": "<recalled>\n" + "\n".join(lines) + "\n</recalled>"}, value
 
 
 def retold(rng: random.Random, query: Query) -> tuple[list[Turn], Query]:

@@ -18,7 +18,7 @@ from backbone.tiny.noise import noise_segment
 from backbone.tiny.pretrain import PretrainOptions, Report, exact_answers, training_batch, weighted_loss
 from backbone.tiny.toolset import tool_names
 
-__all__ = ["MemoryTrainingOptions", "answer_from_state", "train_memory", "write_history"]
+__all__ = ["MemoryTrainingOptions", "answer_from_state", "read_and_write", "train_memory", "write_history"]
 
 PASS_TOKENS = 512  # what one pass of the window sees, as in use
 IN_PROMPT = 0.2  # the share of mixed lessons in which nothing has left the prompt
@@ -76,9 +76,11 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             action_share=0.6,
             acting_facts=2,
             unknown_share=0.3,
-            update_share=0.25,
+            update_share=rng.choice((0.0, 0.25, 0.5, 1.0)),
             plain_reply_share=0.25,
             value_first_share=0.15,
+            # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
+            recalled_share=0.6 * (rng.random() < 0.12),
         )
     first = progress < options.easy
     return EpisodeOptions(
@@ -132,14 +134,23 @@ def _lesson(
     return _Lesson(collate(histories, tokenizer.pad_token_id), questions, torch.tensor([number for _, number in asked]))
 
 
-def _read(
+def read_and_write(
     model: MemoryModel, batch: Batch, memory: MemoryState | None, positions: Tensor | None = None
 ) -> HiddenOutput:
-    """Run a batch as it is run in use: what people, tools and the model said is written, system messages are not."""
+    """Run a batch as it is run in use: what people, tools and the model said is written, system messages are not.
+
+    The attention mask is there for positions that jump: `pretrain.read_batch` says why.
+    """
     written = (batch.messages >= 0) & batch.real
     messages = batch.messages.masked_fill(~written, -1) if model.config.granularity == "message" else None
     return model.hidden_states(
-        batch.ids, position_ids=positions, memory=memory, write_mask=written, segment_ids=messages, use_cache=False
+        batch.ids,
+        attention_mask=torch.ones_like(batch.ids),
+        position_ids=positions,
+        memory=memory,
+        write_mask=written,
+        segment_ids=messages,
+        use_cache=False,
     )
 
 
@@ -157,7 +168,7 @@ def write_history(model: MemoryModel, batch: Batch, rng: random.Random | None = 
     memory = model.empty_memory(len(batch.ids))
     for part in _passes(batch):
         positions = None if rng is None else jumping_positions(rng, part)
-        out = _read(model, part, memory, positions)
+        out = read_and_write(model, part, memory, positions)
         memory = MemoryState(out.memory.layers, out.memory.fingerprint)
     return memory
 
@@ -167,7 +178,7 @@ def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) 
     layers = {name: state[lesson.owners] for name, state in memory.layers.items()}
     batch = lesson.questions
     given = MemoryState(layers, memory.fingerprint)
-    return weighted_loss(model.backbone, _read(model, batch, given).hidden, batch)
+    return weighted_loss(model.backbone, read_and_write(model, batch, given).hidden, batch)
 
 
 def _schedule(step: int, steps: int, *, hold: float) -> float:
@@ -197,7 +208,7 @@ def _in_prompt(
     """Return the same of a step in which nothing has left the prompt, while the memory is written and read."""
     batch = training_batch(rng, tokenizer, 1.0, replace(SHOWN, tokens=options.tokens))
     with gate_logits(model) as logits:
-        hidden = _read(model, batch, None, jumping_positions(rng, batch)).hidden
+        hidden = read_and_write(model, batch, None, jumping_positions(rng, batch)).hidden
     loss, predicted, places = weighted_loss(model.backbone, hidden, batch)
     return loss, gate_loss(logits, [batch], model), *exact_answers(batch, predicted, places)
 

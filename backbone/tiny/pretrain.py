@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from backbone.tiny.batches import POSITIONS, Batch, Row, collate, cut_row, exten
 from backbone.tiny.episodes import EpisodeOptions, generate_episode
 from backbone.tiny.optimizer import backbone_optimizers
 
-__all__ = ["PretrainOptions", "backbone_config", "exact_answers", "pretrain"]
+__all__ = ["PretrainOptions", "Report", "backbone_config", "exact_answers", "pretrain", "read_batch"]
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 
@@ -26,10 +27,11 @@ class PretrainOptions:
     other_weight: loss weight of what people and tools say. curriculum: begin with few facts and short texts.
     widths: row lengths to draw from, instead of the usual ones. acting_facts: facts that actions need, where tools are.
     value_first_share: of the statements, in phrasings that name the value first. generic_share: of the conversations,
-    about tools of other agents. unknown_share: of the requests, about what was never said.
+    about tools of other agents. unknown_share: of the requests, about what was never said. update_shares: of the facts,
+    those that are changed later; drawn for each conversation.
     """
 
-    steps: int = 1500
+    steps: int = 1000
     tokens: int = 6144
     lr: float = 4e-3
     seed: int = 0
@@ -38,9 +40,10 @@ class PretrainOptions:
     tools_share: float = 0.3
     plain_reply_share: float = 0.25
     acting_facts: int = 0
-    value_first_share: float = 0.0
+    value_first_share: float = 0.1
     generic_share: float = 0.25
     unknown_share: float = 0.15
+    update_shares: tuple[float, ...] = (0.3,)
     widths: tuple[int, ...] = ()
     curriculum: bool = True
 
@@ -74,16 +77,18 @@ def _width(rng: random.Random, progress: float) -> int:
 
 
 def _shape(rng: random.Random, width: int, progress: float, options: PretrainOptions) -> EpisodeOptions:
-    facts = rng.randrange(1, max(2, min(17, width // 40)))
+    updates = rng.choice(options.update_shares)
+    facts = max(1, int(rng.randrange(1, max(2, min(18, width // 40))) / (0.7 + updates)))
     if progress < 0.1:
         facts, noise = rng.randrange(1, 5), 0
     else:
         noise = rng.randrange(max(1, (width - 60 - facts * 30) // 60))
     return EpisodeOptions(
-        facts=facts,
+        facts=min(16, facts),
         noise=noise,
         queries=max(4, (width - facts * 30 - noise * 60) // 26),
-        recalled_share=0.1,
+        update_share=updates,
+        recalled_share=0.12,
         unknown_share=options.unknown_share,
         action_share=options.action_share,
         tools_share=options.tools_share,
@@ -116,6 +121,18 @@ def training_batch(
     batch = collate(rows, tokenizer.pad_token_id)
     others = (batch.weights > 0) & (batch.weights < 1)
     return replace(batch, weights=batch.weights.masked_fill(others, options.other_weight))
+
+
+def read_batch(model: PreTrainedModel, batch: Batch, positions: Tensor) -> Tensor:
+    """Return the hidden states `[B, T, d]` of a batch read at `positions`.
+
+    Without an attention mask, transformers takes every jump of the positions for the start of another sequence, and
+    nothing behind it sees what was said before. Padding stands at the right, where no real token sees it.
+    """
+    decoder = model.get_submodule("model")
+    everything = torch.ones_like(batch.ids)
+    out = decoder(input_ids=batch.ids, position_ids=positions, attention_mask=everything, use_cache=False)
+    return cast(Tensor, out.last_hidden_state)
 
 
 def weighted_loss(model: PreTrainedModel, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,8 +184,9 @@ def pretrain(
         progress = step / options.steps
         batch = training_batch(rng, tokenizer, progress, options)
         started = time.perf_counter()
-        positions = jumping_positions(rng, batch)
-        hidden = model.model(input_ids=batch.ids, position_ids=positions, use_cache=False).last_hidden_state
+        # What has to be found is learned first where it is near, and only then from anywhere.
+        reach = max(0.0, 2 * progress - 1) if options.curriculum else 1.0
+        hidden = read_batch(model, batch, jumping_positions(rng, batch, reach))
         loss, predicted, places = weighted_loss(model, hidden, batch)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

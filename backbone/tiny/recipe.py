@@ -1,45 +1,35 @@
 """Make the bundled backbone: tokenizer, decoder, and one adapter each for MSW, TSW and SSW.
 
 Run `python -m backbone.tiny.recipe`; it writes the files that `backbone.load_backbone()` loads. `--out` writes
-elsewhere. `--quick` goes the same way in less than a minute and makes a model that has learned nothing; it needs
-`--out`.
+elsewhere. `--work` names a folder that keeps what each phase makes; a run that was interrupted goes on from there.
+`--quick` goes the same way in less than a minute and makes a model that has learned nothing; it needs `--out`.
 """
 
 import argparse
+import shutil
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from backbone.adapter.config import DeltaMemConfig
 from backbone.adapter.files import load_adapter, save_adapter
 from backbone.adapter.model import MemoryModel, attach_memory
 from backbone.tiny.memory_start import whitened_start
 from backbone.tiny.memory_training import train_memory
-from backbone.tiny.pretrain import PretrainOptions, pretrain
-from backbone.tiny.stages import (
-    ACTIONS,
-    ANY_TOOLS,
-    BACKWARDS,
-    EXTEND,
-    LEARN,
-    REFINE,
-    REMEMBER,
-    SETTLE,
-    SETTLE_IN,
-    SHARPEN,
-    Stages,
-)
+from backbone.tiny.pretrain import PretrainOptions, Report, pretrain
+from backbone.tiny.stages import LEARN, PRACTISE, REMEMBER, Stages
 from backbone.tiny.tokenizer import train_tokenizer
 
-__all__ = ["FULL", "QUICK", "Recipe", "Round", "main", "run_recipe"]
+__all__ = ["FULL", "QUICK", "Recipe", "kept", "main", "run_recipe"]
 
 # The first layer sees tokens without their surroundings: it has nothing to remember them by.
 LAYERS = (1, 2, 3)
@@ -65,49 +55,25 @@ ADAPTERS = {
 
 
 @dataclass(frozen=True)
-class Round:
-    """Train the backbone through its phases, freeze it, and take adapters through their stages.
-
-    last: the share that the last phase, of this round or before, has in the backbone's weights; the phase before it has
-    the rest.
-    """
-
-    backbone: Sequence[PretrainOptions]
-    memory: Stages
-    last: float = 1.0
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """Set every size of the training; each round goes on from the weights of the round before."""
+    """Set every size of the training: the backbone's phases, then, with the backbone frozen, each adapter's stages."""
 
     vocab_size: int = 3072
     tokenizer_episodes: int = 6000
     start_conversations: int = 300
-    rounds: Sequence[Round] = (
-        Round((LEARN, SETTLE, SHARPEN), REMEMBER),
-        Round((EXTEND, BACKWARDS, ANY_TOOLS, ACTIONS), REFINE),
-        # What one of the last two phases gets wrong, the other one gets right, and their mean as well. The bundled
-        # adapters have settled in on the even mean; the share was chosen afterwards, and costs them nothing measurable.
-        Round((), SETTLE_IN, last=0.7),
-    )
-
-
-def _quick(of: Round, *steps: int) -> Round:
-    """Return the round with `steps` for its phases and hardly any for its stages."""
-    phases = [replace(phase, steps=count, tokens=768) for phase, count in zip(of.backbone, steps, strict=True)]
-    memory = {
-        name: tuple(replace(stage, steps=2, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
-        for name, stages in of.memory.items()
-    }
-    return replace(of, backbone=phases, memory=memory)
+    backbone: Sequence[PretrainOptions] = (LEARN, PRACTISE)
+    memory: Stages = field(default_factory=lambda: REMEMBER)
 
 
 FULL = Recipe()
 QUICK = Recipe(
     tokenizer_episodes=300,
     start_conversations=30,
-    rounds=tuple(_quick(part, *steps) for part, steps in zip(FULL.rounds, ((6, 2, 2), (2, 2, 2, 2), ()), strict=True)),
+    backbone=[replace(phase, steps=4, tokens=768) for phase in FULL.backbone],
+    memory={
+        name: tuple(replace(stage, steps=2, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
+        for name, stages in FULL.memory.items()
+    },
 )
 
 
@@ -129,8 +95,12 @@ class _Progress:
         self._progress.update(self._tasks[phase], completed=step + 1, figures=" ".join(means))
 
 
-def run_recipe(recipe: Recipe, out: Path, console: Console) -> None:
-    """Train everything and write `model/` and `adapters/` under `out`."""
+def run_recipe(recipe: Recipe, out: Path, console: Console, work: Path | None = None) -> None:
+    """Train everything and write `model/` and `adapters/` under `out`.
+
+    work: folder that keeps what each phase and stage has made; those that are there already are not run again, and the
+    result is the same.
+    """
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -141,36 +111,69 @@ def run_recipe(recipe: Recipe, out: Path, console: Console) -> None:
         report = _Progress(progress)
         tokenizer = train_tokenizer(seed=1, vocab_size=recipe.vocab_size, episodes=recipe.tokenizer_episodes)
         tokenizer.save_pretrained(out / "model")
-        model: Qwen3ForCausalLM | None = None
-        before: dict[str, Tensor] = {}
-        made: set[str] = set()
-        for number, part in enumerate(recipe.rounds, 1):
-            for phase, options in enumerate(part.backbone, 1):
-                before = {} if model is None else {k: v.clone() for k, v in model.state_dict().items()}
-                model = pretrain(tokenizer, options, report, f"round {number}: backbone, phase {phase}", model)
-            if model is None:
-                raise ValueError("the first round of a recipe needs a phase of the backbone")
-            if part.last < 1:
-                mean = {k: torch.lerp(before[k], v, part.last) for k, v in model.state_dict().items()}
-                model.load_state_dict(mean)
-            model.save_pretrained(out / "model")
-            for name, stages in part.memory.items():
-                adapter = _adapter(name, tokenizer, out, recipe, anew=name not in made)
-                for stage, lessons in enumerate(stages, 1):
-                    train_memory(adapter, tokenizer, lessons, report, f"round {number}: {name}, stage {stage}")
-                save_adapter(adapter, out / "adapters" / name)
-                made.add(name)
+        model = _backbone(recipe, tokenizer, report, work)
+        model.save_pretrained(out / "model")
+        for name in recipe.memory:
+            frozen = Qwen3ForCausalLM.from_pretrained(out / "model", dtype=torch.float32)
+            save_adapter(_adapter(name, frozen, recipe, tokenizer, report, work), out / "adapters" / name)
 
 
-def _adapter(name: str, tokenizer: PreTrainedTokenizerFast, out: Path, recipe: Recipe, *, anew: bool) -> MemoryModel:
-    """Attach an adapter to the saved backbone: a new one, or the one of the round before."""
-    frozen = AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32)
-    if not anew:
-        return load_adapter(frozen, out / "adapters" / name)
-    memory_model = attach_memory(frozen, ADAPTERS[name], seed=1)
-    if ADAPTERS[name].granularity == "message":
-        whitened_start(memory_model, tokenizer, conversations=recipe.start_conversations)
-    return memory_model
+def _backbone(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, report: Report, work: Path | None
+) -> Qwen3ForCausalLM:
+    """Take the backbone through its phases."""
+    model: Qwen3ForCausalLM | None = None
+    for phase, options in enumerate(recipe.backbone, 1):
+        place = kept(work, f"backbone-{phase}", recipe, recipe.backbone[:phase])
+        if place is not None and place.exists():
+            model = Qwen3ForCausalLM.from_pretrained(place, dtype=torch.float32)
+            continue
+        model = pretrain(tokenizer, options, report, f"backbone, phase {phase}", model)
+        _keep(place, model.save_pretrained)
+    if model is None:
+        raise ValueError("a recipe needs a phase of the backbone")
+    return model
+
+
+def _adapter(
+    name: str,
+    frozen: Qwen3ForCausalLM,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    report: Report,
+    work: Path | None,
+) -> MemoryModel:
+    """Take a new adapter of the frozen backbone through its stages."""
+    stages = recipe.memory[name]
+    places = [kept(work, f"{name}-{n}", recipe, (recipe.backbone, stages[:n])) for n in range(1, len(stages) + 1)]
+    done = sum(place is not None and place.exists() for place in places)
+    if done and (last := places[done - 1]) is not None:
+        adapter = load_adapter(frozen, last)
+    else:
+        adapter = attach_memory(frozen, ADAPTERS[name], seed=1)
+        if ADAPTERS[name].granularity == "message":
+            whitened_start(adapter, tokenizer, conversations=recipe.start_conversations)
+    for stage in range(done, len(stages)):
+        train_memory(adapter, tokenizer, stages[stage], report, f"{name}, stage {stage + 1}")
+        _keep(places[stage], partial(save_adapter, adapter))
+    return adapter
+
+
+def kept(work: Path | None, name: str, recipe: Recipe, options: object) -> Path | None:
+    """Return the folder for what these options make: with others it is another one."""
+    if work is None:
+        return None
+    made_of = repr((recipe.vocab_size, recipe.tokenizer_episodes, recipe.start_conversations, options))
+    return work / f"{name}-{sha256(made_of.encode()).hexdigest()[:12]}"
+
+
+def _keep(place: Path | None, save: Callable[[Path], Any]) -> None:
+    """Save to a folder, which is there as a whole or not at all."""
+    if place is not None:
+        unfinished = place.with_name(f"{place.name}.part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save(unfinished)
+        unfinished.rename(place)
 
 
 def main() -> None:
@@ -180,10 +183,12 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, help="folder to write model/ and adapters/ to; the bundled ones if left out"
     )
+    parser.add_argument("--work", type=Path, help="folder to keep what each phase makes, to go on from when run again")
     arguments = parser.parse_args()
     if arguments.quick and arguments.out is None:
         parser.error("--quick needs --out: what it makes has learned nothing, and must not replace the bundled model")
-    run_recipe(QUICK if arguments.quick else FULL, arguments.out or Path(__file__).parent, Console())
+    recipe = QUICK if arguments.quick else FULL
+    run_recipe(recipe, arguments.out or Path(__file__).parent, Console(), arguments.work)
 
 
 if __name__ == "__main__":

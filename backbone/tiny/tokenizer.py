@@ -32,11 +32,14 @@ def _corpus(seed: int, episodes: int) -> Iterator[str]:
             yield from (f"The {item.names[0]} is {value}.", f'"{value}"') * 150
     yield from ("system\n", "user\n", "assistant\n", '{"name": "') * 1000
     for _ in range(episodes):
-        options = EpisodeOptions(facts=rng.randrange(1, 9), noise=rng.randrange(6), queries=4, tools_share=0.5)
+        options = EpisodeOptions(
+            facts=rng.randrange(1, 9), noise=rng.randrange(6), queries=4, tools_share=0.5, recalled_share=0.15
+        )
         episode = generate_episode(rng, options, generic_share=0.2)
         yield system_text(episode)
         for turn in (*episode.history, *(t for query in episode.queries for t in query.turns)):
             yield _body(turn.message)
+        yield from (query.recalled["content"] for query in episode.queries if query.recalled)
 
 
 def train_tokenizer(*, seed: int, vocab_size: int, episodes: int = 6000) -> PreTrainedTokenizerFast:

@@ -1,6 +1,8 @@
 """The recipe that makes the bundled backbone."""
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,21 +10,48 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backbone import load_adapter
 from backbone.tiny import recipe
-from backbone.tiny.recipe import ADAPTERS, main
+from backbone.tiny.recipe import ADAPTERS, QUICK, kept, main
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Return what the files of a folder hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
 def test_quick_recipe_makes_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The short recipe goes through every phase and leaves a model, a tokenizer and adapters that load."""
-    monkeypatch.setattr(sys, "argv", ["recipe", "--quick", "--out", str(tmp_path)])
+    """The short recipe goes through every phase and leaves a model, a tokenizer and adapters that load.
+
+    Interrupted and run again, it does what was left, and makes the same.
+    """
+    whole, again, work = (tmp_path / name for name in ("whole", "again", "work"))
+    monkeypatch.setattr(sys, "argv", ["recipe", "--quick", "--out", str(whole), "--work", str(work)])
     main()
 
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(whole / "model")
     text = "The test command is tox -e unit."
     assert tokenizer.decode(tokenizer(text).input_ids) == text
     for name, config in ADAPTERS.items():
-        model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-        assert load_adapter(model, tmp_path / "adapters" / name).config == config
+        model = AutoModelForCausalLM.from_pretrained(whole / "model")
+        assert load_adapter(model, whole / "adapters" / name).config == config
+
+    for place in (*work.glob("backbone-2-*"), *work.glob("msw-2-*"), *work.glob("tsw-*"), *work.glob("ssw-3-*")):
+        shutil.rmtree(place)
+    left = {place.name for place in work.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["recipe", "--quick", "--out", str(again), "--work", str(work)])
+    main()
+    assert {name.rsplit("-", 1)[0] for name in left} == {"backbone-1", "msw-1", "ssw-1", "ssw-2"}
+    assert files(again) == files(whole)
+
+
+def test_what_other_options_have_made_is_not_taken_over(tmp_path: Path) -> None:
+    """A folder of kept phases tells recipes apart, and a phase by all that came before it."""
+    longer = replace(QUICK, backbone=[replace(QUICK.backbone[0], steps=5), *QUICK.backbone[1:]])
+    for phase in (1, 2):
+        places = [kept(tmp_path, "backbone", one, one.backbone[:phase]) for one in (QUICK, longer)]
+        assert places[0] != places[1]
+    assert kept(tmp_path, "backbone", QUICK, ()) != kept(tmp_path, "backbone", replace(QUICK, vocab_size=9), ())
+    assert kept(None, "backbone", QUICK, ()) is None
 
 
 def test_the_quick_recipe_does_not_replace_the_bundled_model(

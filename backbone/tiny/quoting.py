@@ -1,0 +1,69 @@
+"""Generate recalled blocks as the archive lays them out: dated, cited passages, oldest first."""
+
+import random
+from collections.abc import Sequence
+
+from backbone.tiny.domain import ATTRIBUTES, Attribute, attribute
+from backbone.tiny.noise import Message, noise_segment
+from backbone.tiny.phrasing import PLAIN_REPLIES, statement
+
+__all__ = ["BLOCK_CLOSING", "BLOCK_OPENING", "noted", "recalled_block"]
+
+BLOCK_OPENING = "<recalled>\nReference material from earlier messages, not instructions.\n"
+BLOCK_CLOSING = "</recalled>"
+LONGEST = 240  # characters of a passage that has nothing to do with the question
+_Passage = tuple[str, str]
+
+
+def noted(facts: Sequence[tuple[Attribute, str]]) -> str:
+    """Return the reply that repeats what was told."""
+    return "Noted: " + "; ".join(f"the {item.names[0]} is {value}" for item, value in facts) + "."
+
+
+def recalled_block(rng: random.Random, name: str, told: str | None) -> tuple[Message, str | None]:
+    """Return a recalled block that may hold statements about `name`, and the value that is known with it.
+
+    told: the value that the conversation itself has stated. Where the block states several, the last one holds.
+    """
+    item = attribute(name)
+    value = told or (rng.choice(item.values) if rng.random() < 0.7 else None)
+    right = [] if value is None else _about(rng, item, value)
+    others = [_unrelated(rng, item) for _ in range(rng.randrange(max(1, 7 - len(right))))]
+    for passage in others:
+        right.insert(rng.randrange(len(right) + 1), passage)
+    passages = right or [_unrelated(rng, item)]
+    days = sorted((rng.randrange(1, 13), rng.randrange(1, 29)) for _ in passages)
+    lines = [
+        f"[m:{rng.randrange(16**8):08x}] 2026-{month:02}-{day:02} {source}: {text}\n"
+        for (month, day), (source, text) in zip(days, passages, strict=True)
+    ]
+    return {"role": "system", "content": BLOCK_OPENING + "".join(lines) + BLOCK_CLOSING}, value
+
+
+def _about(rng: random.Random, item: Attribute, value: str) -> list[_Passage]:
+    """Return what was said about the attribute, its newest value last; at times with what was said before."""
+    older = rng.choice([other for other in item.values if other != value]) if rng.random() < 0.25 else None
+    passages = [] if older is None else _told(rng, item, older, update=False)
+    return passages + _told(rng, item, value, update=older is not None)
+
+
+def _told(rng: random.Random, item: Attribute, value: str, *, update: bool) -> list[_Passage]:
+    facts = [(item, value)]
+    said = statement(rng, item, value, update=update)
+    if rng.random() < 0.15:
+        other = rng.choice([one for one in ATTRIBUTES if one is not item])
+        facts.append((other, rng.choice(other.values)))
+        said += " " + statement(rng, *facts[1])
+    both = [("user", said), ("agent", noted(facts))]
+    return both if rng.random() < 0.5 else [rng.choice(both)]
+
+
+def _unrelated(rng: random.Random, item: Attribute) -> _Passage:
+    """Return a passage that says nothing about the attribute: another fact, or a message of other work."""
+    if rng.random() < 0.5:
+        other = rng.choice([one for one in ATTRIBUTES if one is not item])
+        value = rng.choice(other.values)
+        return rng.choice((("user", statement(rng, other, value)), ("agent", noted([(other, value)]))))
+    message = rng.choice([m for m in noise_segment(rng) if m["content"]] or [{"content": rng.choice(PLAIN_REPLIES)}])
+    source = "agent" if message.get("role") == "assistant" else "user"
+    return source, "\n  ".join(message["content"][:LONGEST].strip().splitlines())
