@@ -7,7 +7,7 @@ from deltamem_agents.archive.records import Namespace, Record
 from deltamem_agents.archive.store import MemoryStore
 from deltamem_agents.archive.usage import least_useful, usage
 from deltamem_agents.audit import AuditEvent
-from deltamem_agents.policy import Budget, PolicyChain, PolicyContext
+from deltamem_agents.policy import Budget, Forget, PolicyChain, PolicyContext
 
 __all__ = ["keep_within_budget"]
 
@@ -34,8 +34,10 @@ def keep_within_budget(store: MemoryStore, policy: PolicyChain, namespace: Names
             _log.warning("a namespace is over its budget by %d records and %d bytes, all held", records, excess)
             break
         chosen = _chosen(candidates, policy, namespace, records, excess, count)
-        kept += sum(not erase for _, erase in chosen)
-        ids = [record.id for record, erase in chosen if erase]
+        held = [(record, decision) for record, decision in chosen if decision.action == "keep"]
+        kept += len(held)
+        store.records.log_holds(held)
+        ids = [record.id for record, decision in chosen if decision.action == "erase"]
         gone += len(ids)
         store.records.delete(namespace, ids, event=_over(budgets))
     return gone
@@ -50,15 +52,16 @@ def _over(budgets: Sequence[Budget]) -> AuditEvent:
 
 def _chosen(
     candidates: list[Record], policy: PolicyChain, namespace: Namespace, records: int, size: int, count: int
-) -> list[tuple[Record, bool]]:
-    """Say of the first of the candidates whether they go, until enough do; `records` and `size` are too many."""
+) -> list[tuple[Record, Forget]]:
+    """Decide about the first of the candidates, until enough go; `records` and `size` are too many."""
     context = PolicyContext(namespace, records=count)
     chosen = []
     for record in candidates:
         if records <= 0 and size <= 0:
             break
-        erase = policy.forget(record, context).action == "erase"
-        chosen.append((record, erase))
+        decision = policy.forget(record, context)
+        chosen.append((record, decision))
+        erase = decision.action == "erase"
         records -= erase
         size -= erase * len(record.text.encode())
     return chosen

@@ -1,16 +1,18 @@
 """Say in the audit log what became of records and items, in the transaction that did it."""
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, select
 
-from deltamem_agents.archive.records import Added, NewRecord, content_hash
+from deltamem_agents.archive.dialects import chunks
+from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash
 from deltamem_agents.audit import Action, AuditEntry, AuditEvent, append_all
 from deltamem_agents.audit.log import entry_of, key_of, namespace_of
 from deltamem_agents.audit.tables import audit
-from deltamem_agents.policy import Decision, Retain
+from deltamem_agents.policy import Decision, Forget, Retain
 
 __all__ = [
     "EXPIRED",
@@ -20,6 +22,7 @@ __all__ = [
     "by_program",
     "log_added",
     "log_gone",
+    "log_holds",
     "log_items",
     "redactions",
     "refused",
@@ -138,6 +141,23 @@ def log_gone(connection: Connection, event: AuditEvent, gone: Sequence[Row[Any]]
         events[row.namespace].append(event.model_copy(update={**facts, "detail": detail}))
     for namespace in sorted(events):
         append_all(connection, namespace_of(namespace), events[namespace])
+
+
+def log_holds(connection: Connection, held: Sequence[tuple[Record, Forget]]) -> None:
+    """Log once about each record that a policy keeps from being deleted, however often it is asked."""
+    logged = select(audit.c.record_id).where(audit.c.action == "hold")
+    some = chunks([record.id for record, _ in held])
+    found = (connection.execute(logged.where(audit.c.record_id.in_(ids))).scalars() for ids in some)
+    known = set(itertools.chain.from_iterable(found))
+    events: dict[tuple[str, ...], list[AuditEvent]] = defaultdict(list)
+    for record, decision in held:
+        if record.id not in known:
+            detail = {"message": record.message_id, "version": record.version}
+            facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
+            event = by_policy("hold", decision, record.text, actor="archive", detail=detail, **facts)
+            events[record.namespace].append(event)
+    for namespace in sorted(events):
+        append_all(connection, namespace, events[namespace])
 
 
 def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[str, Any]]) -> None:

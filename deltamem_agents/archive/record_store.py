@@ -14,12 +14,13 @@ from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
-from deltamem_agents.archive.logged import EXPIRED, by_program, log_added
+from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, log_holds
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
 from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent, append_all
+from deltamem_agents.policy import Forget
 from deltamem_agents.policy.trust import QUARANTINED
 from deltamem_agents.tracing import observed
 
@@ -151,21 +152,29 @@ class RecordStore(AuditedDatabase):
             forgetting.count(versions=gone)
             return self._erased(gone)
 
-    def sweep(self, keeps: Callable[[Record], bool] | None = None) -> int:
+    def sweep(self, hold: Callable[[Record], Forget | None] | None = None) -> int:
         """Delete what has expired, in every namespace; return how many versions went.
 
-        keeps: tells of a version whether it has to stay all the same; nobody finds it.
+        hold: decides of a version that it has to stay all the same, which is logged once; nobody finds it.
         """
         expired = records.c.expires <= datetime.now(UTC)
         going = [expired]
-        if keeps is not None:
-            ids = [one.id for one in self._select(select(records).where(expired)) if not keeps(one)]
+        if hold is not None:
+            asked = [(one, hold(one)) for one in self._select(select(records).where(expired))]
+            self.log_holds([(one, decision) for one, decision in asked if decision is not None])
+            ids = [one.id for one, decision in asked if decision is None]
             going = [expired & records.c.id.in_(some) for some in chunks(ids)]
         gone = 0
         for chosen in going:
             with self._engine.begin() as connection:
                 gone += writes.delete_where(connection, chosen, EXPIRED)
         return self._erased(gone)
+
+    def log_holds(self, held: Sequence[tuple[Record, Forget]]) -> None:
+        """Log which records policies keep from being deleted, once for each."""
+        if held:
+            with self._engine.begin() as connection:
+                log_holds(connection, held)
 
     def quarantine(self, namespace: Namespace, record_id: str, event: AuditEvent) -> bool:
         """Keep a record from being found until it is approved, and log the event; return False if it is so already."""

@@ -12,7 +12,7 @@ from deltamem_agents.archive.logged import by_policy, by_program, redactions, re
 from deltamem_agents.archive.records import Namespace, NewRecord, Record, content_hash, namespace_key
 from deltamem_agents.archive.texts import lay_out, with_redactions
 from deltamem_agents.audit import AuditEvent, append_all
-from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
+from deltamem_agents.policy import Forget, MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
 from deltamem_agents.policy.decisions import joined
 from deltamem_agents.policy.hooks import as_left
 from deltamem_agents.policy.trust import QUARANTINED
@@ -40,6 +40,8 @@ class Rules:
 
     def add(self, policy: PolicyChain | MemoryPolicy | None, namespace: Namespace = ()) -> PolicyChain:
         """Ask a policy from now on; () is every namespace. Return it behind those that rule the namespaces above."""
+        if namespace:
+            namespace_key(namespace)
         own, above = PolicyChain.of(policy), self.chains(namespace[:-1])
         if own.policies:
             _note(self._chains.setdefault(namespace, []), own.policies, own.timeout)
@@ -57,9 +59,12 @@ class Rules:
         return [one for depth in range(len(namespace) + 1) for one in self._chains.get(namespace[:depth], ())]
 
     @property
-    def keeps(self) -> Callable[[Record], bool] | None:
-        """Return what tells whether a policy of any namespace keeps a record that has expired; None: none can."""
-        return self._keeps if self._holding else None
+    def hold(self) -> Callable[[Record], Forget | None] | None:
+        """Return what asks the policies of all namespaces whether one keeps a record that has expired; None: none can.
+
+        It returns the decision to keep it, or None.
+        """
+        return self._hold if self._holding else None
 
     def record(self, namespace: Namespace, new: NewRecord) -> tuple[NewRecord | None, list[AuditEvent]]:
         """Return a text as the policies let it in, None if they refuse it, and what the log is to say of that."""
@@ -98,9 +103,10 @@ class Rules:
             seen, decision = as_left(seen, asked), asked if decision is None else joined(decision, asked)
         return decision
 
-    def _keeps(self, record: Record) -> bool:
+    def _hold(self, record: Record) -> Forget | None:
         context = PolicyContext(record.namespace, record.thread)
-        return any(chain.forget(record, context).action == "keep" for chain in self._holding)
+        decisions = (chain.forget(record, context) for chain in self._holding)
+        return next((decision for decision in decisions if decision.action == "keep"), None)
 
 
 def ruled(new: NewRecord, decision: Retain) -> NewRecord | None:

@@ -22,7 +22,7 @@ from deltamem_agents.archive.filters import RecordFilter
 from deltamem_agents.archive.item_search import search_items
 from deltamem_agents.archive.rebuild import Progress, Verification, compare, rebuild_at
 from deltamem_agents.archive.record_store import RecordStore
-from deltamem_agents.archive.records import Namespace, namespace_key
+from deltamem_agents.archive.records import Namespace
 from deltamem_agents.archive.rules import Rules
 from deltamem_agents.archive.search import Hit, search_records
 from deltamem_agents.archive.sweeping import Sweeper
@@ -179,12 +179,9 @@ class MemoryStore(BaseStore):
     def rule(self, policy: PolicyChain | MemoryPolicy | None, namespace: Namespace = ()) -> PolicyChain:
         """Ask a policy too, from now on, about what a program writes to a namespace or below it; () is everywhere.
 
-        What it refuses raises PolicyRefusedError. It is also asked before any expired record is erased. Each
-        HybridMemory gives its own. Returns the policy behind those that rule the namespaces above. Raises
-        RecordInvalidError for what is no namespace, ConfigError for what is no policy.
+        What it refuses raises PolicyRefusedError; expired records are erased only if it lets them. Returns the policy
+        behind those that rule above. Raises RecordInvalidError for no namespace, ConfigError for no policy.
         """
-        if namespace:
-            namespace_key(namespace)
         return self._rules.add(policy, namespace)
 
     def sweep_ttl(self) -> int:

@@ -32,4 +32,4 @@ class Sweeper:
             gone = remove_where(connection, items.c.expires <= now, EXPIRED)
         if gone:
             empty_log(engine)
-        return gone + RecordStore(engine).sweep(self._rules.keeps)
+        return gone + RecordStore(engine).sweep(self._rules.hold)

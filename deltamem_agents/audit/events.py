@@ -19,6 +19,7 @@ Action = Literal[
     "refuse",
     "redact",
     "expire",
+    "hold",
     "forget",
     "absorb",
     "open",

@@ -181,6 +181,7 @@ def test_a_budget_makes_room_by_what_is_least_useful(store: MemoryStore) -> None
         ("archive", "the namespace is over its budget", "budget", "1")
     }
     assert len(gone) == 6
+    assert [entry.policy for entry in store.records.audit_entries(ANN, action="hold")] == ["hold"]
 
 
 def test_a_budget_of_bytes_counts_bytes(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
