@@ -164,7 +164,7 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
 def jumping_positions(rng: random.Random, batch: Batch, reach: float = 1.0) -> Tensor:
     """Return position ids `[B, T]` with jumps, so that short rows also train far positions (PoSE, arXiv 2309.10400).
 
-    reach: the share, 0 to 1, of the positions that a row does not fill, which its jumps may use.
+    reach: how much of the positions that a row does not fill its jumps may use; above 1, others behind them.
     """
     size, width = batch.ids.shape
     positions = torch.arange(width).repeat(size, 1)

@@ -51,7 +51,8 @@ class EpisodeOptions:
 
     noise: number of unrelated exchanges. acting_facts: how many facts, at least, are such that actions depend on them;
     only where there are tools. value_first_share: of the statements, in phrasings that name the value before what it is
-    the value of, beyond those that are so anyway.
+    the value of, beyond those that are so anyway. explained_share: of the calls that depend on a fact, behind a
+    sentence that states it, so that what was never told is found missing before a call is begun.
     """
 
     facts: int
@@ -66,6 +67,7 @@ class EpisodeOptions:
     plain_reply_share: float = 0.25
     acting_facts: int = 0
     value_first_share: float = 0.0
+    explained_share: float = 0.0
     behind: bool = False
     held_out: bool = False
 
@@ -134,13 +136,15 @@ def _question(rng: random.Random, item: Attribute, value: str | None) -> tuple[T
     )
 
 
-def _action(rng: random.Random, action: Action, value: str | None) -> tuple[Turn, ...]:
+def _action(rng: random.Random, action: Action, value: str | None, explained: float) -> tuple[Turn, ...]:
     column = rng.choice(ACTION_COLUMNS)
     request = Turn(user(rng.choice(action.requests).format(c=column)), "ask")
     if value is None:
         return request, Turn(assistant(answer_text(action.attribute, None)), "answer", trained=True)
     arguments: dict[str, Any] = {} if action.copied is None else {action.copied: column}
     call = tool_call(action.tool, {**arguments, action.argument: value})
+    if explained and rng.random() < explained:
+        call["content"] = answer_text(action.attribute, value)
     result = {"role": "tool", "tool_call_id": "call_0", "content": rng.choice(RESULTS).format(n=rng.randrange(100))}
     done = assistant(action.report.format(c=column, v=value))
     return request, Turn(call, "answer", trained=True), Turn(result, "after"), Turn(done, "after", trained=True)
@@ -158,7 +162,7 @@ def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], 
     value, recalled = values.get(name), None
     if options.recalled_share and rng.random() < options.recalled_share:
         recalled, value = recalled_block(rng, name, value)
-    turns = _action(rng, picked, value) if acting else _question(rng, picked, value)
+    turns = _action(rng, picked, value, options.explained_share) if acting else _question(rng, picked, value)
     return Query(name, value, turns, recalled)
 
 

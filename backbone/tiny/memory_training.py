@@ -29,6 +29,7 @@ SHOWN = PretrainOptions(
     acting_facts=3,
     value_first_share=0.2,
     generic_share=0.35,
+    explained_share=0.85,
     widths=(512, 768),
     curriculum=False,
 )
@@ -80,6 +81,7 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             plain_reply_share=0.25,
             value_first_share=0.15,
             # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
+            explained_share=0.85,
             recalled_share=0.6 * (rng.random() < 0.12),
         )
     first = progress < options.easy

@@ -28,7 +28,8 @@ class PretrainOptions:
     widths: row lengths to draw from, instead of the usual ones. acting_facts: facts that actions need, where tools are.
     value_first_share: of the statements, in phrasings that name the value first. generic_share: of the conversations,
     about tools of other agents. unknown_share: of the requests, about what was never said. update_shares: of the facts,
-    those that are changed later; drawn for each conversation.
+    those that are changed later; drawn for each conversation. explained_share: of the calls, behind the fact that they
+    are made from. reach: how far positions jump, in what the row leaves of 4,096; without a curriculum.
     """
 
     steps: int = 1000
@@ -44,6 +45,8 @@ class PretrainOptions:
     generic_share: float = 0.25
     unknown_share: float = 0.15
     update_shares: tuple[float, ...] = (0.3,)
+    explained_share: float = 0.0
+    reach: float = 1.0
     widths: tuple[int, ...] = ()
     curriculum: bool = True
 
@@ -95,6 +98,7 @@ def _shape(rng: random.Random, width: int, progress: float, options: PretrainOpt
         plain_reply_share=options.plain_reply_share,
         acting_facts=options.acting_facts,
         value_first_share=options.value_first_share,
+        explained_share=options.explained_share,
     )
 
 
@@ -185,7 +189,7 @@ def pretrain(
         batch = training_batch(rng, tokenizer, progress, options)
         started = time.perf_counter()
         # What has to be found is learned first where it is near, and only then from anywhere.
-        reach = max(0.0, 2 * progress - 1) if options.curriculum else 1.0
+        reach = max(0.0, 2 * progress - 1) if options.curriculum else options.reach
         hidden = read_batch(model, batch, jumping_positions(rng, batch, reach))
         loss, predicted, places = weighted_loss(model, hidden, batch)
         torch.autograd.backward(loss)

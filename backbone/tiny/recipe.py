@@ -26,7 +26,7 @@ from backbone.adapter.model import MemoryModel, attach_memory
 from backbone.tiny.memory_start import whitened_start
 from backbone.tiny.memory_training import train_memory
 from backbone.tiny.pretrain import PretrainOptions, Report, pretrain
-from backbone.tiny.stages import LEARN, PRACTISE, REMEMBER, Stages
+from backbone.tiny.stages import LEARN, PRACTISE, REMEMBER, SHARPEN, Stages
 from backbone.tiny.tokenizer import train_tokenizer
 
 __all__ = ["FULL", "QUICK", "Recipe", "kept", "main", "run_recipe"]
@@ -61,7 +61,7 @@ class Recipe:
     vocab_size: int = 3072
     tokenizer_episodes: int = 6000
     start_conversations: int = 300
-    backbone: Sequence[PretrainOptions] = (LEARN, PRACTISE)
+    backbone: Sequence[PretrainOptions] = (LEARN, PRACTISE, SHARPEN)
     memory: Stages = field(default_factory=lambda: REMEMBER)
 
 
@@ -122,14 +122,12 @@ def _backbone(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, report: Report, work: Path | None
 ) -> Qwen3ForCausalLM:
     """Take the backbone through its phases."""
-    model: Qwen3ForCausalLM | None = None
-    for phase, options in enumerate(recipe.backbone, 1):
-        place = kept(work, f"backbone-{phase}", recipe, recipe.backbone[:phase])
-        if place is not None and place.exists():
-            model = Qwen3ForCausalLM.from_pretrained(place, dtype=torch.float32)
-            continue
-        model = pretrain(tokenizer, options, report, f"backbone, phase {phase}", model)
-        _keep(place, model.save_pretrained)
+    places = [kept(work, f"backbone-{n}", recipe, recipe.backbone[:n]) for n in range(1, len(recipe.backbone) + 1)]
+    done, last = _newest(places)
+    model = None if last is None else Qwen3ForCausalLM.from_pretrained(last, dtype=torch.float32)
+    for phase in range(done, len(recipe.backbone)):
+        model = pretrain(tokenizer, recipe.backbone[phase], report, f"backbone, phase {phase + 1}", model)
+        _keep(places[phase], model.save_pretrained)
     if model is None:
         raise ValueError("a recipe needs a phase of the backbone")
     return model
@@ -146,8 +144,8 @@ def _adapter(
     """Take a new adapter of the frozen backbone through its stages."""
     stages = recipe.memory[name]
     places = [kept(work, f"{name}-{n}", recipe, (recipe.backbone, stages[:n])) for n in range(1, len(stages) + 1)]
-    done = sum(place is not None and place.exists() for place in places)
-    if done and (last := places[done - 1]) is not None:
+    done, last = _newest(places)
+    if last is not None:
         adapter = load_adapter(frozen, last)
     else:
         adapter = attach_memory(frozen, ADAPTERS[name], seed=1)
@@ -165,6 +163,12 @@ def kept(work: Path | None, name: str, recipe: Recipe, options: object) -> Path 
         return None
     made_of = repr((recipe.vocab_size, recipe.tokenizer_episodes, recipe.start_conversations, options))
     return work / f"{name}-{sha256(made_of.encode()).hexdigest()[:12]}"
+
+
+def _newest(places: Sequence[Path | None]) -> tuple[int, Path | None]:
+    """Return how many of these are done, by the last that is there, and its folder."""
+    there = [(number, place) for number, place in enumerate(places, 1) if place is not None and place.exists()]
+    return there[-1] if there else (0, None)
 
 
 def _keep(place: Path | None, save: Callable[[Path], Any]) -> None:

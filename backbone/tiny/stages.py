@@ -1,11 +1,12 @@
 """Hold the lengths, step sizes and material of the recipe's phases for the backbone and stages for the adapters."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from backbone.tiny.memory_training import MemoryTrainingOptions
 from backbone.tiny.pretrain import PretrainOptions
 
-__all__ = ["LEARN", "PRACTISE", "REMEMBER", "Stages"]
+__all__ = ["LEARN", "PRACTISE", "REMEMBER", "SHARPEN", "Stages"]
 
 LEARN = PretrainOptions()
 # Facts that nobody repeats, far back in long conversations; calls that need them; requests for what was never told.
@@ -23,6 +24,17 @@ PRACTISE = PretrainOptions(
     update_shares=(0.0, 0.3, 0.3, 1.0),
     widths=(256, 384, 512, 768, 1024, 1536, 2048),
     curriculum=False,
+)
+
+# The same with smaller steps and from farther; calls say what they are made from.
+SHARPEN = replace(
+    PRACTISE,
+    steps=1400,
+    lr=2e-3,
+    seed=20,
+    explained_share=0.85,
+    reach=1.4,
+    widths=(384, 512, 768, 1024, 1536, 2048, 3072),
 )
 
 Stages = Mapping[str, tuple[MemoryTrainingOptions, ...]]

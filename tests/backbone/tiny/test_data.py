@@ -1,5 +1,6 @@
 """The bundled backbone's conversations, tokens and batches."""
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from backbone.tiny.actions import ACTIONS
 from backbone.tiny.batches import flat_row, turns_of
 from backbone.tiny.domain import ATTRIBUTES
 from backbone.tiny.episodes import Episode, EpisodeOptions, generate_episode
-from backbone.tiny.phrasing import STATEMENTS, UPDATES, is_held_out, statement
+from backbone.tiny.phrasing import STATEMENTS, UPDATES, answer_text, is_held_out, statement
 from backbone.tiny.tokenizer import train_tokenizer
 
 OPTIONS = EpisodeOptions(facts=4, noise=4, queries=4, tools_share=0.5, recalled_share=0.3)
@@ -103,6 +104,28 @@ def test_rows_are_the_chat_templates_tokens(tokenizer: PreTrainedTokenizerFast, 
 
     assert row.ids == tokenizer(text, add_special_tokens=False).input_ids
     assert len(row.weights) == len(row.queries) == len(row.messages) == len(row.told) == len(row.ids)
+
+
+@pytest.mark.parametrize("explained", [0.0, 1.0])
+def test_calls_stand_behind_the_fact_that_they_are_made_from(explained: float) -> None:
+    """Or alone; what was never told is answered in words, without a call, either way."""
+    options = EpisodeOptions(
+        4, 0, 8, tools_share=1.0, action_share=1.0, acting_facts=3, unknown_share=0.4, explained_share=explained
+    )
+    calls = unknown = 0
+    for seed in range(30):
+        for query in generate_episode(random.Random(seed), options).queries:
+            reply = next(turn.message for turn in query.turns if turn.kind == "answer")
+            stated = answer_text(query.attribute, query.value)
+            if reply.get("tool_calls"):
+                calls += 1
+                assert query.value in json.dumps(reply["tool_calls"])
+                assert reply["content"] == (stated if explained else "")
+            else:
+                unknown += query.value is None
+                assert reply["content"] == stated
+    assert calls > 40
+    assert unknown > 20
 
 
 def test_every_action_has_an_attribute() -> None:

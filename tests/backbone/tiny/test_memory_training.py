@@ -16,8 +16,9 @@ from backbone.tiny.batches import Batch, Row, add_turns, collate
 from backbone.tiny.episodes import EpisodeOptions, Turn, generate_episode
 from backbone.tiny.gates import gate_logits, gate_loss
 from backbone.tiny.memory_start import whitened_start
-from backbone.tiny.memory_training import MemoryTrainingOptions, train_memory, write_history
+from backbone.tiny.memory_training import MemoryTrainingOptions, read_and_write, train_memory, write_history
 from backbone.tiny.noise import assistant, user
+from backbone.tiny.pretrain import read_batch
 
 MODEL = Path(recipe.__file__).parent / "model"
 
@@ -153,6 +154,29 @@ def test_training_moves_the_adapter_and_nothing_else(tokenizer: PreTrainedTokeni
     assert all(torch.equal(value, frozen[name]) for name, value in model.backbone.named_parameters())
     after = [value for layer in model.layers for value in layer.parameters()]
     assert not any(torch.equal(new, old) for new, old in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("reader", ["backbone", "memory"])
+def test_what_stands_behind_a_jump_of_positions_sees_what_was_said_before(
+    tokenizer: PreTrainedTokenizerFast, reader: str
+) -> None:
+    """Positions jump so that far ones are trained; a row stays one conversation."""
+    model = new_model("tsw")
+    told, other = (
+        collate([row_of(tokenizer, Turn(user(f"Deploy to {place}. And what is a mutex?"), "fact"))], 0)
+        for place in ("fly", "aws")
+    )
+    assert told.ids.shape == other.ids.shape
+    positions = torch.arange(told.ids.shape[1])[None]
+    positions[:, -4:] += 900
+
+    def last(batch: Batch) -> Tensor:
+        if reader == "backbone":
+            return read_batch(model.backbone, batch, positions)[:, -1]
+        return read_and_write(model, batch, None, positions).hidden[:, -1]
+
+    with torch.no_grad():
+        assert not torch.allclose(last(told), last(other), atol=1e-3)
 
 
 def test_histories_longer_than_a_window_are_read_in_passes(tokenizer: PreTrainedTokenizerFast) -> None:

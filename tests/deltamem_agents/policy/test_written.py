@@ -43,10 +43,10 @@ def open_store(folder: Path, policy: MemoryPolicy | None = None) -> MemoryStore:
     return MemoryStore.from_url(url, index, DeterministicFakeEmbedding(size=8), policy=policy)
 
 
-@pytest.fixture
-def lines(tmp_path: Path) -> Iterator[list[str]]:
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """Return an export that says every secret, from an archive that nobody rules."""
-    with open_store(tmp_path / "other") as other:
+    with open_store(tmp_path_factory.mktemp("lines") / "other") as other:
         other.records.add_all(ANN, [NewRecord(text, "other", name) for name, text in TOLD.items()])
         other.put(NOTES, "told", dict(TOLD))
         yield list(export_lines(other.engine))
