@@ -9,6 +9,7 @@ from deltamem_agents.decided import Kept, Said
 from deltamem_agents.policy import Retain, Trust, describe, lowest_trust
 from deltamem_agents.policy.hooks import source_of
 from deltamem_agents.recalled import shown_trust
+from deltamem_agents.running import trust_read
 from deltamem_agents.working_memory import WorkingMemory
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ __all__ = ["Lineage", "made_from"]
 def made_from(said: Sequence[Said], decided: Mapping[bytes, Kept], memory: bytes | str | None) -> Trust:
     """Return the lowest trust of what the last of these messages may come from; HIGH for what nobody derived.
 
-    A reply comes from what stands before it, a summary from all that the thread has had. decided: what was decided, by
-    name. memory: what it has absorbed is not read any more.
+    What an agent hears that another one's tool runs comes from what led to that call. A reply comes from what stands
+    before it, a summary from all that the thread has had. decided: what was decided, by name. memory: what it has
+    absorbed is not read any more.
     """
     *before, last = said
     if source_of(last.message) != "agent":
-        return Trust.HIGH
+        return trust_read()
     tainted = any(kept.quarantined for kept in decided.values())
     read = {
         one.digest: Trust.LOW if tainted and is_summary(one.message) else shown_trust(one.message)
@@ -36,7 +38,7 @@ def made_from(said: Sequence[Said], decided: Mapping[bytes, Kept], memory: bytes
         for digest in WorkingMemory.from_bytes(memory).digests:
             read.pop(digest, None)
     held = tainted if is_summary(last.message) else any(decided.get(one.name, Kept()).quarantined for one in before)
-    return lowest_trust([shown_trust(last.message), *read.values(), Trust.LOW if held else Trust.HIGH])
+    return lowest_trust([shown_trust(last.message), *read.values(), Trust.LOW if held else trust_read()])
 
 
 def is_summary(message: BaseMessage) -> bool:
@@ -64,14 +66,14 @@ class Lineage:
         self._thread = thread
         self._run = run
         self._held = held
-        self._lowest = Trust.HIGH
+        self._lowest = trust_read()
 
     def decision(self, message: BaseMessage) -> Retain:
         """Return what was decided about the next message, or decide now."""
         if is_summary(message) and self._in_quarantine(None):
             self._lowest = Trust.LOW
         derived = source_of(message) == "agent"
-        trust = lowest_trust([self._lowest, shown_trust(message)]) if derived else Trust.HIGH
+        trust = lowest_trust([self._lowest, shown_trust(message)]) if derived else trust_read()
         decision = self._retention.decision(describe(message, trust=trust), self._thread, self._run)
         self._take(message, decision)
         return decision

@@ -47,8 +47,11 @@ def thread_of(runtime: Runtime[Any] | None) -> str | None:
 
 @contextmanager
 def reading(trust: Trust) -> Iterator[None]:
-    """Let what is written inside be trusted no more than `trust`, which is that of what it may come from."""
-    token = _TRUST_READ.set(trust)
+    """Let what is said and written inside be trusted no more than `trust`, which is that of what it may come from.
+
+    An agent that a tool runs is inside as well, and what its own tools do.
+    """
+    token = _TRUST_READ.set(min(trust, _TRUST_READ.get()))
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import messages, records
 from deltamem_agents.archive.writes import NewRecord
 from deltamem_agents.audit import AuditEvent, append_all
-from deltamem_agents.policy import Forget
+from deltamem_agents.policy import Forget, PolicyChain, PolicyContext, RecordLike
 from deltamem_agents.policy.trust import QUARANTINED
 from deltamem_agents.tracing import observed
 
@@ -169,6 +169,10 @@ class RecordStore(AuditedDatabase):
             with self._engine.begin() as connection:
                 gone += writes.delete_where(connection, chosen, EXPIRED)
         return self._erased(gone)
+
+    def forgetting(self, policy: PolicyChain) -> Callable[[RecordLike, PolicyContext], Forget]:
+        """Return what decides whether a record may go: a policy, and all that rule the record's namespace."""
+        return self._rules.forgetting(policy)
 
     def log_holds(self, held: Sequence[tuple[Record, Forget]]) -> None:
         """Log which records policies keep from being deleted, once for each."""

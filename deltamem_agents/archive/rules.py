@@ -14,7 +14,7 @@ from deltamem_agents.archive.texts import lay_out, with_redactions
 from deltamem_agents.audit import AuditEvent, append_all
 from deltamem_agents.policy import Forget, MemoryPolicy, PolicyChain, PolicyContext, PolicyMessage, Retain, Signals
 from deltamem_agents.policy.decisions import joined
-from deltamem_agents.policy.hooks import as_left
+from deltamem_agents.policy.hooks import RecordLike, as_left
 from deltamem_agents.policy.trust import QUARANTINED
 from deltamem_agents.running import current_place, trust_read
 
@@ -65,6 +65,16 @@ class Rules:
         It returns the decision to keep it, or None.
         """
         return self._hold if self._holding else None
+
+    def forgetting(self, policy: PolicyChain) -> Callable[[RecordLike, PolicyContext], Forget]:
+        """Return what asks a policy, and all that rule a record's namespace, whether it may go: one keeps it."""
+
+        def ask(record: RecordLike, context: PolicyContext) -> Forget:
+            ruling = [chain for chain in self.chains(context.namespace) if not _within(chain, policy)]
+            decisions = [chain.forget(record, context) for chain in (policy, *ruling)]
+            return next((one for one in decisions if one.action == "keep"), decisions[0])
+
+        return ask
 
     def record(self, namespace: Namespace, new: NewRecord) -> tuple[NewRecord | None, list[AuditEvent]]:
         """Return a text as the policies let it in, None if they refuse it, and what the log is to say of that."""
@@ -145,6 +155,11 @@ def _note(known: list[PolicyChain], policies: Sequence[MemoryPolicy], timeout: f
 def _alike(these: Sequence[MemoryPolicy], those: Sequence[MemoryPolicy]) -> bool:
     """Tell whether policies decide alike: a program that makes a memory for each request makes them anew each time."""
     return len(these) == len(those) and all(map(_same, these, those))
+
+
+def _within(chain: PolicyChain, policy: PolicyChain) -> bool:
+    """Tell whether all of a chain's policies are asked as part of another."""
+    return all(any(_same(one, mine) for mine in policy.policies) for one in chain.policies)
 
 
 def _same(one: MemoryPolicy, other: MemoryPolicy) -> bool:

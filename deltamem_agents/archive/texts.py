@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from deltamem_agents.policy import RedactedSpan, Retain
 from deltamem_agents.policy.decisions import outermost
+from deltamem_agents.policy.secret_values import is_telling
 
 __all__ = ["Piece", "lay_out", "with_redactions"]
 
@@ -54,12 +55,15 @@ def with_redactions(key: str, value: dict[str, Any], laid_out: list[Piece], deci
 
 
 def _pieces(value: Any, inside: str) -> Iterator[Piece]:
-    """Lay a value out. inside: the name it stands under, which is repeated for a list's elements and a lone value."""
+    """Lay a value out behind its name.
+
+    inside: the name it stands under, repeated for a list's elements and for a lone value whose own name tells nothing.
+    """
     if isinstance(value, dict):
         for name, one in value.items():
             yield Piece(name)
             yield Piece(": ", own=False)
-            if len(value) == 1 and not isinstance(one, dict | list):
+            if len(value) == 1 and not isinstance(one, dict | list) and not is_telling(name):
                 yield Piece(f"{inside}: ", own=False)
             yield from _pieces(one, name)
             yield Piece("\n", own=False)

@@ -53,6 +53,9 @@ class _Check:
     def step(self, row: RowMapping) -> None:
         """Compare one entry with itself and with the one before it."""
         seq, follows = row["seq"], row["previous"] == self.digest
+        if not isinstance(seq, int):
+            self.found("changed", self.last + 1, "an entry's number is none any more")
+            return
         if row["digest"] != digest_of(row):
             self.found("changed", seq, f"entry {seq} is not as it was written")
         elif seq > self.last + 1 and follows:
@@ -68,6 +71,8 @@ class _Check:
         if head is None:
             if self.entries:
                 self.found("head", self.last, "the row that counts this log's entries is gone")
+        elif not isinstance(head["entries"], int):
+            self.found("head", self.last, "the row that counts this log's entries holds no number")
         elif head["entries"] > self.last:
             self.found("truncated", self.last + 1, f"entries {self.last + 1} to {head['entries']} are gone")
         elif head["entries"] < self.last:
@@ -117,7 +122,7 @@ def _rows(connection: Connection, key: str) -> Iterator[RowMapping]:
 def _keys(connection: Connection) -> list[str]:
     """Return the keys of all logs that have an entry or a head."""
     named = select(audit.c.namespace).union(select(heads.c.namespace))
-    return sorted(connection.execute(named).scalars())
+    return sorted(connection.execute(named).scalars(), key=str)  # bytes, where someone has put them there
 
 
 def _unregistered(connection: Connection) -> list[AuditProblem]:
@@ -138,15 +143,17 @@ def _opened(connection: Connection) -> Iterator[Namespace]:
     for row in _rows(connection, REGISTRY):
         # A detail that was tampered with is a changed entry, and then a log that was never opened.
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            yield tuple(json.loads(row["detail"])["namespace"])
+            named = tuple(json.loads(row["detail"])["namespace"])
+            if all(isinstance(part, str) for part in named):
+                yield named
 
 
 def _name(key: str) -> Namespace:
     """Return the namespace that a key stands for; a key that was tampered with stands for itself."""
     try:
         return namespace_of(key)
-    except ValueError:
-        return (key,)
+    except (ValueError, TypeError):
+        return (str(key),)
 
 
 def _compare(connection: Connection, noted: AuditHead) -> Iterator[AuditProblem]:

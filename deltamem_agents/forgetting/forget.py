@@ -42,7 +42,8 @@ def forget(
     """
     rows = None if checkpointer is None else rows_of(checkpointer)
     seen = rows if rolled is None else None
-    plan = make_plan(store.engine, seen, policy, wanted, reason=reason, actor=actor, secure=secure, rolled=rolled)
+    ask = store.records.forgetting(policy)
+    plan = make_plan(store.engine, seen, ask, wanted, reason=reason, actor=actor, secure=secure, rolled=rolled)
     if rows is not None:
         roots = {thread: root for thread in plan.whole if (root := rows.first(thread)) is not None}
         plan = plan.model_copy(update={"roots": roots})

@@ -1,6 +1,6 @@
 """Decide what goes: what was asked for, less what a policy keeps."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from langchain_core.messages import BaseMessage
@@ -27,15 +27,17 @@ from deltamem_agents.forgetting.selection import (
     text_target,
 )
 from deltamem_agents.forgetting.traces import find_traces
-from deltamem_agents.policy import Forget, PolicyChain, PolicyContext
+from deltamem_agents.policy import Forget, PolicyContext, RecordLike
 
 __all__ = ["make_plan"]
+
+Ask = Callable[[RecordLike, PolicyContext], Forget]
 
 
 def make_plan(
     engine: Engine,
     rows: CheckpointRows | None,
-    policy: PolicyChain,
+    may_go: Ask,
     wanted: Wanted,
     *,
     reason: str,
@@ -47,7 +49,7 @@ def make_plan(
 
     rows: the checkpoints, None where no checkpointer was given. rolled: what a rollback takes from them.
     """
-    draft = _asked(engine, rows, policy, wanted, rolled)
+    draft = _asked(engine, rows, may_go, wanted, rolled)
     if rolled is not None:
         draft.texts += rolled.texts
     texts = [text for text in dict.fromkeys(draft.texts) if text]
@@ -74,7 +76,7 @@ def make_plan(
 
 
 def _asked(
-    engine: Engine, rows: CheckpointRows | None, policy: PolicyChain, wanted: Wanted, rolled: RolledBack | None
+    engine: Engine, rows: CheckpointRows | None, may_go: Ask, wanted: Wanted, rolled: RolledBack | None
 ) -> "_Draft":
     """Ask the policies about everything that is wanted."""
     with engine.connect().execution_options(**READ_ONLY) as connection:
@@ -83,7 +85,7 @@ def _asked(
         items = find_items(connection, wanted)
         threads, own = known_threads(connection, wanted)
         left = find_traces(connection, wanted)
-    draft = _Draft(engine, policy, wanted, left)
+    draft = _Draft(engine, may_go, wanted, left)
     for target in [*targets, *items]:
         draft.ask([target])
     meant = _threads(wanted, targets, threads)
@@ -118,7 +120,7 @@ class _Draft:
     """Gather what goes while the policies are asked about it."""
 
     engine: Engine
-    policy: PolicyChain
+    may_go: Ask
     wanted: Wanted
     left: tuple[tuple[str, str, str], ...] = ()
     records: list[str] = field(default_factory=list)
@@ -216,7 +218,7 @@ class _Draft:
         answers = []
         for target in targets:
             thread = target.places[0][0] if target.places else None
-            decision = self.policy.forget(target, PolicyContext(target.namespace or self.wanted.owner, thread))
+            decision = self.may_go(target, PolicyContext(target.namespace or self.wanted.owner, thread))
             if target.kind == "record":
                 self._archived |= set(target.places)
             if decision.action == "erase":

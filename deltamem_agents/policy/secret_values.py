@@ -46,6 +46,11 @@ def names_a_secret(name: str) -> bool:
     return _ABOUT.search(name) is None
 
 
+def is_telling(name: str) -> bool:
+    """Tell whether a name has a word of secrets in it, and names one itself."""
+    return _KEYWORD.search(name) is not None and names_a_secret(name)
+
+
 def is_password(value: str, *, quoted: bool, plain_words: bool = False) -> bool:
     """Tell whether a value after "password is" or "password =" can be one.
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -174,6 +175,15 @@ def test_what_stands_under_a_telling_name_is_found_in_an_item(store: MemoryStore
     assert item.value["port"] == 8080
     with store.engine.connect() as connection:
         assert connection.execute(select(items.c.ttl_minutes, items.c.expires.is_not(None))).one() == (None, True)
+
+
+@pytest.mark.parametrize("value", [{"password": "hunter2x"}, {"db": {"password": "hunter2x"}}, {"text": "hunter2x"}])
+def test_a_lone_value_is_seen_behind_the_name_that_tells_what_it_is(store: MemoryStore, value: dict[str, Any]) -> None:
+    """That is its own name, or else the one that its object is under."""
+    store.rule(Secrets(), BOB)
+    store.put(BOB, "password" if "text" in value else "login", value)
+    (item,) = store.search(BOB)
+    assert "hunter2x" not in json.dumps(item.value)
 
 
 def test_a_redaction_over_several_values_takes_its_part_out_of_each(store: MemoryStore) -> None:

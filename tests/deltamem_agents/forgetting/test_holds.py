@@ -58,6 +58,16 @@ def test_what_is_held_outlives_its_time(store: MemoryStore, by: str) -> None:
     assert store.sweep_ttl() == 0
 
 
+@pytest.mark.parametrize("where", [ANN, ("acme",)])
+def test_whoever_forgets_every_policy_of_the_namespace_is_asked(store: MemoryStore, where: tuple[str, ...]) -> None:
+    """A hold of a namespace binds the memory above it, and another memory of the same one."""
+    store.records.add_all(ANN, [NewRecord("held", tags=HELD), NewRecord("not held")])
+    with HybridMemory(store, namespace=where) as free, HybridMemory(store, LegalHold(), namespace=ANN):
+        receipt = free.forget(namespace=ANN, reason="asked")
+    assert [one.reason for one in receipt.held] == ["held: legal-hold"]
+    assert texts(store) == {"held"}
+
+
 def test_a_policy_that_fails_lets_nothing_expire(store: MemoryStore) -> None:
     """As everywhere, failing counts as the strictest decision."""
     store.records.add(ANN, NewRecord("brief", ttl=BRIEF))

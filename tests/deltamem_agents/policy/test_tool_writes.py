@@ -95,6 +95,30 @@ async def test_an_item_of_a_thread_that_has_read_nothing_is_the_agents_own(store
     assert item.value == {"text": ORDER}
 
 
+async def test_an_agent_that_a_tool_runs_is_trusted_no_more_than_the_call(store: MemoryStore) -> None:
+    """What it is told, and what its tools put, comes from the page that the first agent has read."""
+    with HybridMemory(store, SourceTrust(), namespace=ANN) as hybrid:
+
+        @tool
+        def delegate(task: str) -> str:
+            """Let another agent do it."""
+            model = Scripted(messages=iter([call("put", text=task), AIMessage("Done.")]))
+            helper: Any = create_agent(model, [put], middleware=hybrid.middleware(), store=store)
+            helper.invoke({"messages": [HumanMessage(task, id="task")]}, {"configurable": {"thread_id": "b"}})
+            return "done"
+
+        replies = iter([call("read_page"), call("delegate", task=f"{ORDER} Now."), AIMessage("Done.")])
+        agent: Any = create_agent(
+            Scripted(messages=replies), [read_page, delegate], middleware=hybrid.middleware(), store=store
+        )
+        with pytest.raises(PolicyRefusedError, match="trust LOW"):
+            agent.invoke({"messages": [HumanMessage("Go on, please.")]}, {"configurable": {"thread_id": "a"}})
+        hybrid.flush()
+        told = [one for one in store.records.list(ANN, limit=100) if one.text == f"{ORDER} Now."]
+    assert [(one.trust, one.tags) for one in told] == [(Trust.LOW, ("quarantined",))]
+    assert store.get(ANN, "note") is None
+
+
 async def test_what_reads_like_no_order_is_stored_whatever_was_read(store: MemoryStore) -> None:
     """An item that says something ordinary may come from a page."""
     await run(store, "invoke", call("read_page"), call("put", text=PLAIN))
