@@ -22,7 +22,7 @@ from deltamem_agents.memory_cell import memory_from
 from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, is_written, with_text
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext
-from deltamem_agents.recall_middleware import RecallMiddleware, with_report
+from deltamem_agents.recall_middleware import RecallMiddleware, RuledRecallMiddleware, with_report
 from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import DEFAULT_THRESHOLD, in_window
 from deltamem_agents.reviewing import ArchiveReview
@@ -149,8 +149,9 @@ class HybridMemory(ArchiveReview):
         trim_history: absorbed messages leave the checkpoint; they are in the archive. With a model other than
         ChatDeltaMem there is no working memory, and the archive alone remembers.
         """
-        ruled = self.retention if self.policy.policies else None
-        return [RecallMiddleware(self), DeltaMemMiddleware(trim_history=trim_history, policy=ruled)]
+        if not self.policy.policies:
+            return [RecallMiddleware(self), DeltaMemMiddleware(trim_history=trim_history)]
+        return [RuledRecallMiddleware(self), DeltaMemMiddleware(trim_history=trim_history, policy=self.retention)]
 
     def search_tool(self) -> BaseTool:
         """Return the tool `search_memory`, for agents that ask for themselves.

@@ -21,7 +21,7 @@ from deltamem_agents.recalling import ArchiveRecall, in_window
 from deltamem_agents.running import current_place, reading, run_data, thread_of
 from deltamem_agents.tracing import run_metadata
 
-__all__ = ["RECALLED_KEY", "RecallMiddleware", "with_report"]
+__all__ = ["RECALLED_KEY", "RecallMiddleware", "RuledRecallMiddleware", "with_report"]
 
 Response = ModelResponse[Any]
 Result = ToolMessage | Command[Any]
@@ -62,33 +62,6 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
         self._recall.log_absorbed(turns)
         return _annotated(response, block)
 
-    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
-        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
-        with reading(self._trust(request)):
-            return handler(request)
-
-    async def awrap_tool_call(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
-    ) -> Result:
-        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
-        with reading(await asyncio.to_thread(self._trust, request)):
-            return await handler(request)
-
-    def _trust(self, request: ToolCallRequest) -> Trust:
-        """Return the lowest trust of what the call of a tool may come from."""
-        recall, place = self._recall, current_place()
-        if not recall.policy.policies or not isinstance(request.state, Mapping):
-            return Trust.HIGH
-        held = in_quarantine(recall.store.records, recall.namespace, place.thread)
-        lineage = Lineage(recall.retention, place.thread, place.run, held)
-        for message in request.state.get("messages", ()):
-            # Decided here if the archive's thread has not come to it yet, which then finds the decision.
-            if is_written(message) and not isinstance(message, SystemMessage):
-                lineage.decision(message)
-            else:
-                lineage.follow(message)
-        return lineage.lowest
-
     @contextlib.contextmanager
     def _archiving(self, request: ModelRequest[Any]) -> Iterator[None]:
         """Hand over what people and tools have said; after the call it may have left the state.
@@ -113,6 +86,37 @@ class RecallMiddleware(AgentMiddleware[AgentState[Any], Any, Any]):
             count_tokens=request.model.get_num_tokens if local else None,
             context=PolicyContext(self._recall.namespace, thread_of(request.runtime), run=run_data(request.runtime)),
         )
+
+
+class RuledRecallMiddleware(RecallMiddleware):
+    """Archive and recall under policies; they are also told what a tool's writes may come from."""
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
+        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
+        with reading(self._trust(request)):
+            return handler(request)
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """Run a tool; what it writes to the store is trusted no more than what the thread has read."""
+        with reading(await asyncio.to_thread(self._trust, request)):
+            return await handler(request)
+
+    def _trust(self, request: ToolCallRequest) -> Trust:
+        """Return the lowest trust of what the call of a tool may come from."""
+        recall, place = self._recall, current_place()
+        if not isinstance(request.state, Mapping):
+            return Trust.HIGH
+        held = in_quarantine(recall.store.records, recall.namespace, place.thread)
+        lineage = Lineage(recall.retention, place.thread, place.run, held)
+        for message in request.state.get("messages", ()):
+            # Decided here if the archive's thread has not come to it yet, which then finds the decision.
+            if is_written(message) and not isinstance(message, SystemMessage):
+                lineage.decision(message)
+            else:
+                lineage.follow(message)
+        return lineage.lowest
 
 
 def _told(block: RecalledBlock | None) -> dict[str, int]:

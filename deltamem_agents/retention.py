@@ -53,6 +53,7 @@ class Retention:
         self._similarity = similarity
         self._lately: OrderedDict[tuple[str | None, str, int], Retain] = OrderedDict()
         self._lock = threading.Lock()
+        self._deciding = [threading.RLock() for _ in range(64)]
 
     def call(self, kept: object, thread: str | None, run: Mapping[str, Any]) -> "RetentionCall":
         """Begin a model call. kept: what the thread's state has of decisions; run: the graph's run context.
@@ -62,7 +63,11 @@ class Retention:
         return RetentionCall(self, PolicyContext(self.namespace, thread, run=run), decided_from_bytes(kept))
 
     def decision(self, message: PolicyMessage, thread: str | None, run: Mapping[str, Any]) -> Retain:
-        """Return what was decided about a message, or decide now, without the working memory's signals."""
+        """Return what was decided about a message, or decide now, once, without the working memory's signals."""
+        with self._deciding[hash((thread, message.id)) % len(self._deciding)]:
+            return self._decision(message, thread, run)
+
+    def _decision(self, message: PolicyMessage, thread: str | None, run: Mapping[str, Any]) -> Retain:
         known = self.lately(message, thread)
         if known is None:
             context = PolicyContext(self.namespace, thread, run=run)

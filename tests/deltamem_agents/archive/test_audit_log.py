@@ -187,6 +187,23 @@ def test_other_ways_to_tamper_are_named(name: str) -> None:
         assert kinds(connection) == expected
 
 
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        ("UPDATE audit SET seq = 'x' WHERE seq = 3 AND namespace <> '[]'", "changed"),
+        ("UPDATE audit_heads SET entries = 'x'", "head"),
+        ("UPDATE audit_heads SET namespace = x'7a' WHERE namespace LIKE '%ann%'", "head"),
+        ("UPDATE audit SET namespace = x'7a' WHERE seq = 3 AND namespace LIKE '%ann%'", "removed"),
+        ("""UPDATE audit SET detail = '{"namespace": [["u"]]}' WHERE namespace = '[]'""", "changed"),
+    ],
+)
+def test_values_of_another_type_are_named(statement: str, kind: str) -> None:
+    """SQLite stores what it is given, whatever the column's type."""
+    with memory_log() as connection:
+        connection.exec_driver_sql(statement)
+        assert kind in {found for found, _ in kinds(connection)}
+
+
 def test_tampering_is_found_in_both_databases(url: str) -> None:
     """What Hypothesis tries on SQLite holds where the log really lies."""
     engine = open_database(url)
