@@ -89,17 +89,17 @@ def lay_out_block(
     """
     citations = _citations(passages)
     room = budget_tokens - count_tokens(OPENING + CLOSING)
-    lines: list[tuple[datetime, str, str]] = []  # ids begin with the time too, and tell apart what one call archived
+    lines: list[tuple[datetime, str]] = []
     verdicts = []
     for passage in passages:
         citation, line, verdict = citations[passage.id], "", _reason_to_drop(passage, threshold, in_window)
         if verdict is None:
             verdict, line = _fit(passage, citation, query, room, count_tokens)
         if line:
-            lines.append((passage.created, passage.id, line))
+            lines.append((passage.created, line))
             room -= count_tokens(line)
         verdicts.append(Shown(passage.id, citation, passage.score, verdict, passage.trust))
-    text = OPENING + "".join(line for _, _, line in sorted(lines)) + CLOSING if lines else None
+    text = OPENING + "".join(line for _, line in sorted(lines)) + CLOSING if lines else None
     return RecalledBlock(text, tuple(verdicts))
 
 

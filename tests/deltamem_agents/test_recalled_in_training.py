@@ -28,12 +28,12 @@ def test_a_block_of_the_training_is_one_of_the_archive(seed: int) -> None:
     told = rng.choice((None, ATTRIBUTES[3].values[2]))
     message, _ = recalled_block(rng, ATTRIBUTES[3].names[0], told)
     found = lines_of(message["content"])
-    passages = [
-        Passage(f"{at:030}{citation}", text.replace("\n  ", "\n"), source, datetime.fromisoformat(date), 1.0)
-        for at, (citation, date, source, text) in enumerate(found)
-    ]
+    passages = []
+    for at, (citation, date, source, text) in enumerate(found):
+        created = datetime.fromisoformat(date).replace(tzinfo=UTC, second=at)
+        passages.append(Passage(f"{at:030}{citation}", text.replace("\n  ", "\n"), source, created, 1.0))
     block = lay_out_block(
-        [Passage(p.id, p.text, p.source, p.created.replace(tzinfo=UTC), p.score) for p in passages],
+        passages,
         query="",
         threshold=0.0,
         budget_tokens=10_000,
