@@ -185,10 +185,9 @@ class HybridMemory(ArchiveReview):
 
     def _ruled(self, message: BaseMessage, lineage: Lineage) -> BaseMessage:
         """Return a message as the policies let the model read it, marked if it is not to be written."""
-        if not self.policy.policies or isinstance(message, SystemMessage) or not is_written(message):
-            lineage.follow(message)
+        decision = lineage.through(message) if self.policy.policies else None
+        if decision is None:
             return message
-        decision = lineage.decision(message)
         shown = message if decision.text is None else with_text(message, decision.text)
         if decision.working and not decision.quarantine:
             return shown

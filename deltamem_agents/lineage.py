@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 
 from deltamem_agents.decided import Kept, Said
+from deltamem_agents.messages import is_written
 from deltamem_agents.policy import Retain, Trust, describe, lowest_trust
 from deltamem_agents.policy.hooks import source_of
 from deltamem_agents.recalled import shown_trust
@@ -52,7 +53,7 @@ class Lineage:
     A reply may come from every quarantined text and every result of the search tool before it, and from what was
     recalled for it; a summary, from all that the thread has had. held: tells whether the archive has a text of the
     thread in quarantine, or, asked about None, any; for summaries, and messages whose decision this process has
-    forgotten.
+    forgotten. lowest: the trust of what comes next, as far as it comes from these messages.
     """
 
     def __init__(
@@ -66,14 +67,21 @@ class Lineage:
         self._thread = thread
         self._run = run
         self._held = held
-        self._lowest = trust_read()
+        self.lowest = trust_read()
+
+    def through(self, message: BaseMessage) -> Retain | None:
+        """Pass the next message, with a decision if it is one that can be written."""
+        if isinstance(message, SystemMessage) or not is_written(message):
+            self.follow(message)
+            return None
+        return self.decision(message)
 
     def decision(self, message: BaseMessage) -> Retain:
         """Return what was decided about the next message, or decide now."""
         if is_summary(message) and self._in_quarantine(None):
-            self._lowest = Trust.LOW
+            self.lowest = Trust.LOW
         derived = source_of(message) == "agent"
-        trust = lowest_trust([self._lowest, shown_trust(message)]) if derived else trust_read()
+        trust = lowest_trust([self.lowest, shown_trust(message)]) if derived else trust_read()
         decision = self._retention.decision(describe(message, trust=trust), self._thread, self._run)
         self._take(message, decision)
         return decision
@@ -86,11 +94,6 @@ class Lineage:
             known = Retain(quarantine=held, reason="in quarantine") if held else None
         self._take(message, known)
 
-    @property
-    def lowest(self) -> Trust:
-        """Tell what may be trusted of what comes next."""
-        return self._lowest
-
     def _in_quarantine(self, text: str | None) -> bool:
         return self._held is not None and bool(self._retention.policy.policies) and self._held(text)
 
@@ -99,4 +102,4 @@ class Lineage:
         read = Trust.HIGH if isinstance(message, AIMessage) else shown_trust(message)
         if decision is not None and (decision.quarantine or (is_summary(message) and decision.trust == Trust.LOW)):
             read = Trust.LOW
-        self._lowest = lowest_trust([self._lowest, read])
+        self.lowest = lowest_trust([self.lowest, read])

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse, ToolCallRequest
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
@@ -14,7 +14,7 @@ from deltamem_agents.archiving import in_quarantine
 from deltamem_agents.chat_models import ChatDeltaMem
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.memory_cell import memory_from, watch_absorbing
-from deltamem_agents.messages import RECALLED_KEY, is_written
+from deltamem_agents.messages import RECALLED_KEY
 from deltamem_agents.policy import PolicyContext, Trust
 from deltamem_agents.recalled import RecalledBlock, recalled_report
 from deltamem_agents.recalling import ArchiveRecall, in_window
@@ -106,16 +106,10 @@ class RuledRecallMiddleware(RecallMiddleware):
     def _trust(self, request: ToolCallRequest) -> Trust:
         """Return the lowest trust of what the call of a tool may come from."""
         recall, place = self._recall, current_place()
-        if not isinstance(request.state, Mapping):
-            return Trust.HIGH
         held = in_quarantine(recall.store.records, recall.namespace, place.thread)
         lineage = Lineage(recall.retention, place.thread, place.run, held)
-        for message in request.state.get("messages", ()):
-            # Decided here if the archive's thread has not come to it yet, which then finds the decision.
-            if is_written(message) and not isinstance(message, SystemMessage):
-                lineage.decision(message)
-            else:
-                lineage.follow(message)
+        for message in request.state["messages"]:
+            lineage.through(message)  # decided here if the archive's thread has not come to it, which then finds that
         return lineage.lowest
 
 

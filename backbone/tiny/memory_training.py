@@ -80,8 +80,8 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             update_share=rng.choice((0.0, 0.25, 0.5, 1.0)),
             plain_reply_share=0.25,
             value_first_share=0.15,
-            # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
             explained_share=0.85,
+            # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
             recalled_share=0.6 * (rng.random() < 0.12),
         )
     first = progress < options.easy
