@@ -42,6 +42,7 @@ REMEMBER: Stages = {
     "msw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
         MemoryTrainingOptions(steps=750, tokens=4096, lr=5e-3, seed=2, mixed=True),
+        MemoryTrainingOptions(steps=900, tokens=4096, lr=4e-3, seed=3, mixed=True),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
