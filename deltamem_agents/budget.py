@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from deltamem_agents.archive.records import Namespace, Record
 from deltamem_agents.archive.store import MemoryStore
-from deltamem_agents.archive.usage import least_useful, usage
+from deltamem_agents.archive.usage import least_useful, usage, with_older
 from deltamem_agents.audit import AuditEvent
 from deltamem_agents.policy import Budget, Forget, PolicyChain, PolicyContext
 
@@ -18,8 +18,8 @@ _BATCH = 100
 def keep_within_budget(store: MemoryStore, policy: PolicyChain, namespace: Namespace) -> int:
     """Delete the least useful records until the rest fits; return how many went.
 
-    The policies are asked about each (`forget`): one that is held stays, and the next one goes. If all that is left is
-    held, the log says so.
+    The policies are asked about each version (`forget`): a record of which one is held stays, and the next one goes.
+    If all that is left is held, the log says so.
     """
     budgets = [one for one in policy.policies if isinstance(one, Budget)]
     gone = kept = 0
@@ -33,7 +33,7 @@ def keep_within_budget(store: MemoryStore, policy: PolicyChain, namespace: Names
         if not candidates:
             _log.warning("a namespace is over its budget by %d records and %d bytes, all held", records, excess)
             break
-        chosen = _chosen(candidates, policy, namespace, records, excess, count)
+        chosen = _chosen(with_older(store.engine, candidates), policy, namespace, records, excess, count)
         held = [(record, decision) for record, decision in chosen if decision.action == "keep"]
         kept += len(held)
         store.records.log_holds(held)
@@ -51,17 +51,21 @@ def _over(budgets: Sequence[Budget]) -> AuditEvent:
 
 
 def _chosen(
-    candidates: list[Record], policy: PolicyChain, namespace: Namespace, records: int, size: int, count: int
+    candidates: list[list[Record]], policy: PolicyChain, namespace: Namespace, records: int, size: int, count: int
 ) -> list[tuple[Record, Forget]]:
-    """Decide about the first of the candidates, until enough go; `records` and `size` are too many."""
+    """Decide about the first of the candidates, until enough go; `records` and `size` are too many.
+
+    candidates: each with all its versions. A decision is given with the version that it is about.
+    """
     context = PolicyContext(namespace, records=count)
     chosen = []
-    for record in candidates:
+    for versions in candidates:
         if records <= 0 and size <= 0:
             break
-        decision = policy.forget(record, context)
-        chosen.append((record, decision))
-        erase = decision.action == "erase"
-        records -= erase
-        size -= erase * len(record.text.encode())
+        decided = [(record, policy.forget(record, context)) for record in versions]
+        held = [one for one in decided if one[1].action == "keep"]
+        chosen.append((held or decided)[0])
+        if not held:
+            records -= 1
+            size -= sum(len(record.text.encode()) for record in versions)
     return chosen

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -19,7 +19,7 @@ from deltamem_agents.forgetting.rollback import archived_since
 from deltamem_agents.forgetting.selection import Wanted
 from deltamem_agents.lineage import Lineage
 from deltamem_agents.memory_cell import memory_from
-from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, is_written, with_text
+from deltamem_agents.messages import RECALLED_KEY, UNWRITTEN, with_text
 from deltamem_agents.middleware import DeltaMemMiddleware
 from deltamem_agents.policy import MemoryPolicy, PolicyChain, PolicyContext
 from deltamem_agents.recall_middleware import RecallMiddleware, RuledRecallMiddleware, with_report

@@ -16,12 +16,12 @@ from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import Entry, enter, leave, lock_spaces, locked_space
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.logged import by_program, log_items
-from deltamem_agents.archive.records import Namespace, namespace_key, require_storable
+from deltamem_agents.archive.records import Namespace, Record, Trust, content_hash, namespace_key, require_storable
 from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import items, spaces
 from deltamem_agents.audit import AuditEvent
 
-__all__ = ["alive", "below", "get", "item_of", "list_namespaces", "put_all", "refresh", "remove_where"]
+__all__ = ["alive", "as_record", "below", "get", "item_of", "list_namespaces", "put_all", "refresh", "remove_where"]
 
 MAX_KEY_BYTES = 1024
 
@@ -66,6 +66,18 @@ def item_of(row: RowMapping) -> dict[str, Any]:
         "created_at": row["created"],
         "updated_at": row["updated"],
     }
+
+
+def as_record(row: RowMapping) -> Record:
+    """Return an item as the policies that are asked about records see it: its value as text, its source `item`."""
+    facts: dict[str, Any] = {"role": "item", "source": "item", "trust": Trust.MEDIUM, "tags": (), "version": 1}
+    facts |= {
+        "namespace": tuple(json.loads(row["namespace"])),
+        "text": row["value"],
+        "hash": content_hash(row["value"]),
+    }
+    told = {name: row[name] for name in ("id", "created", "expires")}
+    return Record(**{**dict.fromkeys(Record.__slots__), **facts, **told})
 
 
 def refresh(engine: Engine, names: Sequence[tuple[Namespace, str]], now: datetime) -> None:

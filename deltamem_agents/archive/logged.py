@@ -144,17 +144,17 @@ def log_gone(connection: Connection, event: AuditEvent, gone: Sequence[Row[Any]]
 
 
 def log_holds(connection: Connection, held: Sequence[tuple[Record, Forget]]) -> None:
-    """Log once about each record that a policy keeps from being deleted, however often it is asked."""
-    logged = select(audit.c.record_id).where(audit.c.action == "hold")
+    """Log once about each record that a policy keeps from being deleted, and for each reason, however often it does."""
+    logged = select(audit.c.record_id, audit.c.reason).where(audit.c.action == "hold")
     some = chunks([record.id for record, _ in held])
-    found = (connection.execute(logged.where(audit.c.record_id.in_(ids))).scalars() for ids in some)
-    known = set(itertools.chain.from_iterable(found))
+    found = (connection.execute(logged.where(audit.c.record_id.in_(ids))) for ids in some)
+    known = {(row.record_id, row.reason) for row in itertools.chain.from_iterable(found)}
     events: dict[tuple[str, ...], list[AuditEvent]] = defaultdict(list)
     for record, decision in held:
-        if record.id not in known:
-            detail = {"message": record.message_id, "version": record.version}
-            facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
-            event = by_policy("hold", decision, record.text, actor="archive", detail=detail, **facts)
+        detail = {"message": record.message_id, "version": record.version}
+        facts = {"record_id": record.id, "record_digest": record.hash, "thread": record.thread}
+        event = by_policy("hold", decision, record.text, actor="archive", detail=detail, **facts)
+        if (record.id, event.reason) not in known:
             events[record.namespace].append(event)
     for namespace in sorted(events):
         append_all(connection, namespace, events[namespace])

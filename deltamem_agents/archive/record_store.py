@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import ColumnElement, Engine, Select, func, or_, select
 
 from deltamem_agents.archive import writes
-from deltamem_agents.archive.approval import approve, quarantine, reject
+from deltamem_agents.archive.approval import approve, quarantine, reject, said_by_person
 from deltamem_agents.archive.audited_database import AuditedDatabase
 from deltamem_agents.archive.database import empty_log
 from deltamem_agents.archive.dialects import chunks
@@ -47,7 +47,8 @@ class RecordStore(AuditedDatabase):
         """Store a text unless the namespace holds it already, and return the record that holds it.
 
         A text that is there keeps its first source and trust, gets the tags of both (but for quarantine), and lives
-        as long as the longer-lived of the two asked for. A message (thread and message id) that was added before
+        as long as the longer-lived of the two asked for; if it waits in quarantine, and a person who is trusted more
+        says it too, it is let through. A message (thread and message id) that was added before
         returns its record of then, unchanged. Raises RecordInvalidError for what cannot be stored, PolicyRefusedError
         for what a policy does not let in, RecordConflictError for a known message with another text, and
         RecordNotFoundError for a known message whose record has expired or was deleted: it is not stored again.
@@ -197,12 +198,18 @@ class RecordStore(AuditedDatabase):
     def reject(self, namespace: Namespace, record_id: str, *, actor: str, reason: str = "rejected") -> int:
         """Delete a record that is in quarantine, and return how many versions went.
 
-        Its thread does not archive the text again. Raises RecordNotFoundError if the namespace has no such record in
-        quarantine.
+        Its thread does not archive the text again. One of which a policy keeps a version stays in quarantine, and 0 is
+        returned. Raises RecordNotFoundError if the namespace has no such record in quarantine.
         """
+        key, ask = namespace_key(namespace), self._rules.forgetting(PolicyChain.of(None))
+        with self._reading() as connection:
+            ids = writes.whole_records(connection, key, [record_id])
+        versions = self._select(select(records).where(records.c.id.in_(ids), records.c.namespace == key))
+        asked = [(one, ask(one, PolicyContext(namespace, one.thread))) for one in versions]
         with self._engine.begin() as connection:
             event = AuditEvent(action="reject", reason=reason, actor=actor)
-            gone = reject(connection, namespace_key(namespace), record_id, event)
+            held = [(one, decision) for one, decision in asked if decision.action == "keep"]
+            gone = reject(connection, key, record_id, event, held)
         return self._erased(gone)
 
     def waiting(self, namespace: Namespace, thread: str) -> builtins.list[Record]:
@@ -238,4 +245,5 @@ def add_decided(
     with engine.begin() as connection:
         added = writes.add(connection, key, new, datetime.now(UTC))
         log_added(connection, key, new, added, decided)
-    return [one.record for one in added if one.record is not None]
+        let_through = said_by_person(connection, key, new, added)
+    return [let_through.get(one.record.id, one.record) for one in added if one.record is not None]

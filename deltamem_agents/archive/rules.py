@@ -39,20 +39,23 @@ class Rules:
         self._holding: list[PolicyChain] = []
 
     def add(self, policy: PolicyChain | MemoryPolicy | None, namespace: Namespace = ()) -> PolicyChain:
-        """Ask a policy from now on; () is every namespace. Return it behind those that rule the namespaces above."""
+        """Ask a policy from now on; () is every namespace. Return it behind those that rule the namespace already.
+
+        What is among those is asked in their place.
+        """
         if namespace:
             namespace_key(namespace)
-        own, above = PolicyChain.of(policy), self.chains(namespace[:-1])
+        own, others = PolicyChain.of(policy), self.chains(namespace)
         if own.policies:
             _note(self._chains.setdefault(namespace, []), own.policies, own.timeout)
         holding = [one for one in own.policies if getattr(one.forget, "__func__", None) is not MemoryPolicy.forget]
         _note(self._holding, holding, own.timeout)
-        others = [
-            one for chain in above for one in chain.policies if not any(_same(one, mine) for mine in own.policies)
-        ]
         if not others:
             return own
-        return PolicyChain([*others, *own.policies], timeout=(own if own.policies else above[0]).timeout)
+        asked: list[MemoryPolicy] = []
+        for chain in (*others, own):
+            asked += [one for one in chain.policies if not any(_same(one, known) for known in asked)]
+        return PolicyChain(asked, timeout=(own if own.policies else others[0]).timeout)
 
     def chains(self, namespace: Namespace) -> list[PolicyChain]:
         """Return the policies of a namespace in the order in which they are asked: those of the whole store first."""
@@ -99,7 +102,9 @@ class Rules:
             decision = decision.model_copy(update={"reason": f"names in it cannot be redacted: {decision.reason}"})
         text, fields = f"{seen.text}\n{decision.text or ''}", {"actor": _PROGRAM, "checkpoint": place.checkpoint}
         if left is None or not decision.archive or decision.quarantine:
-            refusal = by_policy("refuse", decision, text, **fields, detail={"item": content_hash(key)})
+            # A key that may hold what was redacted is not told, not even by its digest, which could be guessed.
+            told = {} if decision.text is not None else {"item": content_hash(key)}
+            refusal = by_policy("refuse", decision, text, **fields, detail=told)
             return RuledItem(None, None, [refusal])
         written = by_policy("write", decision, text, **fields)
         return RuledItem(left, decision.ttl, [written, *redactions(decision, text, {}, fields)])

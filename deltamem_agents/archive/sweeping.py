@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
-from deltamem_agents.archive.database import empty_log
-from deltamem_agents.archive.items import remove_where
+from deltamem_agents.archive.database import READ_ONLY, empty_log
+from deltamem_agents.archive.dialects import chunks
+from deltamem_agents.archive.items import as_record, remove_where
 from deltamem_agents.archive.logged import EXPIRED
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.rules import Rules
@@ -26,10 +27,21 @@ class Sweeper:
         return minutes is not None and datetime.now(UTC) - self._swept >= timedelta(minutes=minutes)
 
     def sweep(self, engine: Engine) -> int:
-        """Delete every item that has expired, and every record that nobody keeps; return how many there were."""
+        """Delete every item and every record that has expired and that nobody keeps; return how many there were."""
         self._swept = now = datetime.now(UTC)
-        with engine.begin() as connection:
-            gone = remove_where(connection, items.c.expires <= now, EXPIRED)
+        records, hold = RecordStore(engine), self._rules.hold
+        going = [items.c.expires <= now]
+        if hold is not None:
+            with engine.connect().execution_options(**READ_ONLY) as connection:
+                rows = connection.execute(select(items).where(*going)).mappings().all()
+            asked = [(as_record(row), hold(as_record(row))) for row in rows]
+            records.log_holds([(one, decision) for one, decision in asked if decision is not None])
+            ids = [one.id for one, decision in asked if decision is None]
+            going = [going[0] & items.c.id.in_(some) for some in chunks(ids)]
+        gone = 0
+        for chosen in going:
+            with engine.begin() as connection:
+                gone += remove_where(connection, chosen, EXPIRED)
         if gone:
             empty_log(engine)
-        return gone + RecordStore(engine).sweep(self._rules.hold)
+        return gone + records.sweep(hold)

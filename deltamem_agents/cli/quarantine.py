@@ -18,6 +18,7 @@ from deltamem_agents.cli.archive_options import (
     open_store,
     show_rows,
 )
+from deltamem_agents.cli.forget import PolicyFile
 from deltamem_agents.cli.options import labels
 
 __all__ = ["archive"]
@@ -53,10 +54,20 @@ def approve(
 
 @archive.command(epilog="Example: deltamem archive reject 4f1c9a77 -n acme")
 def reject(
-    record_id: RecordId, namespace: Space, reason: Reason = None, db: Database = None, as_json: AsJson = False
+    record_id: RecordId,
+    namespace: Space,
+    reason: Reason = None,
+    policy: PolicyFile = None,
+    db: Database = None,
+    as_json: AsJson = False,
 ) -> None:
     """Delete a record that is in quarantine; its thread does not archive the text again."""
+    from deltamem_agents.policy import load_policy
+
+    chain = None if policy is None else load_policy(policy)
     with open_store(db) as store:
+        store.rule(chain, labels(namespace))
         chosen = store.records.full_id(labels(namespace), record_id)
         gone = store.records.reject(labels(namespace), chosen, actor=_ACTOR, reason=reason or "rejected")
-    print(json.dumps({"id": chosen, "versions": gone}) if as_json else f"rejected {chosen}")
+    held = "" if gone else "; the policy keeps it in quarantine"
+    print(json.dumps({"id": chosen, "versions": gone}) if as_json else f"rejected {chosen}{held}")

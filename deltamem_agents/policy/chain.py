@@ -65,11 +65,14 @@ class PolicyChain:
         """Take policies in the order in which they are asked.
 
         timeout: seconds for each hook; a hook runs in a thread of its own for that, which is left behind if it never
-        ends. None waits as long as it takes, in the caller's thread.
+        ends. None waits as long as it takes, in the caller's thread. Raises ConfigError for what is no policy.
         """
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"a policy's timeout is a number of seconds above 0, or None, got {timeout!r}")
         self.policies = tuple(policies)
+        for one in self.policies:
+            if not isinstance(one, MemoryPolicy):
+                raise ConfigError(f"a PolicyChain takes MemoryPolicy objects, one after the other; got {one!r}")
         self.timeout = timeout
 
     @classmethod

@@ -224,6 +224,8 @@ def test_a_name_that_cannot_be_redacted_refuses_the_item(store: MemoryStore) -> 
         with pytest.raises(PolicyRefusedError, match="names in it cannot be redacted"):
             store.put(ANN, key, value)
     assert set(rows(store).values()) == {0}
+    # A digest of a key that holds a secret would let it be guessed.
+    assert [entry.detail for entry in store.records.audit_entries(ANN, action="refuse")] == [{}] * 2
 
 
 def test_the_store_has_a_policy_for_everybody(url: str) -> None:
@@ -233,10 +235,9 @@ def test_the_store_has_a_policy_for_everybody(url: str) -> None:
         with HybridMemory(store, namespace=ANN) as memory:
             assert [policy.name for policy in memory.policy.policies] == ["secrets"]
             assert memory.policy.timeout is None
-        with HybridMemory(store, PolicyChain([Rule(), Secrets()]), namespace=ANN) as memory:
-            assert [policy.name for policy in memory.policy.policies] == ["rule", "secrets"]
-        with HybridMemory(store, Rule(), namespace=ANN) as memory:
-            assert [policy.name for policy in memory.policy.policies] == ["secrets", "rule"]
+        for own in (PolicyChain([Rule(), Secrets()]), Rule()):
+            with HybridMemory(store, own, namespace=ANN) as memory:
+                assert [policy.name for policy in memory.policy.policies] == ["secrets", "rule"]
         with pytest.raises(PolicyRefusedError):
             store.put((*ANN, "notes"), "1", {"text": "no way"})
         store.put(BOB, "1", {"text": "no way"})

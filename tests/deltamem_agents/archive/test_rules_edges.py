@@ -15,7 +15,16 @@ from deltamem_agents.archive import NewRecord, PolicyRefusedError
 from deltamem_agents.archive.errors import RecordInvalidError
 from deltamem_agents.archive.records import namespace_key
 from deltamem_agents.archive.transfer import export_lines, import_lines
-from deltamem_agents.policy import MemoryPolicy, PolicyMessage, RedactedSpan, Retain, Secrets, Signals, TimeToLive
+from deltamem_agents.policy import (
+    MemoryPolicy,
+    PolicyChain,
+    PolicyMessage,
+    RedactedSpan,
+    Retain,
+    Secrets,
+    Signals,
+    TimeToLive,
+)
 
 ANN, BOB = ("user", "ann"), ("user", "bob")
 
@@ -168,6 +177,22 @@ def test_a_memory_below_another_is_ruled_by_its_policy_too(store: MemoryStore) -
         memory.flush()
         store.records.add(ANN, NewRecord("The password is hunter3xyz."))
         assert not any("hunter" in record.text for record in store.records.list(ANN))
+
+
+def test_a_second_memory_of_a_namespace_asks_the_policy_of_the_first(store: MemoryStore) -> None:
+    """Whatever its own is, and without asking twice what both have."""
+    with HybridMemory(store, PolicyChain([Secrets(), NoMiddle()], timeout=None), namespace=ANN):
+        for own in (None, Secrets(), PolicyChain([Stamped(), NoMiddle()])):
+            with HybridMemory(store, own, namespace=ANN) as memory:
+                memory.archive([HumanMessage(f"The password is hunter2xyz, {own is None}.", id="1")], str(own))
+                memory.archive([HumanMessage("This is in the middle.", id="2")], str(own))
+                memory.flush()
+                names = [type(policy).__name__ for policy in memory.policy.policies]
+                assert names[:2] == ["Secrets", "NoMiddle"]
+                assert len(names) == len(set(names))
+    kept = [record.text for record in store.records.list(ANN)]
+    assert len(kept) == 2 + 1
+    assert not any("hunter" in text or "middle" in text for text in kept)
 
 
 def test_memories_made_for_each_request_do_not_add_up(store: MemoryStore) -> None:
