@@ -42,6 +42,7 @@ class MemoryTrainingOptions:
     easy: share of the steps with one or two facts and nothing else. stop: the step to end at, before the step size has
     come down. mixed: lessons with unrelated text and tools, and at times with everything still in the prompt, where the
     memory must not be in the way. tools_share: of the mixed lessons, with tools and requests that need them.
+    unknown_share: of the questions of mixed lessons, those about what was never told.
     """
 
     steps: int = 1000
@@ -54,6 +55,7 @@ class MemoryTrainingOptions:
     stop: int | None = None
     mixed: bool = False
     tools_share: float = 0.25
+    unknown_share: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             tools_share=float(rng.random() < options.tools_share),
             action_share=0.6,
             acting_facts=2,
-            unknown_share=0.3,
+            unknown_share=options.unknown_share,
             update_share=rng.choice((0.0, 0.25, 0.5, 1.0)),
             plain_reply_share=0.25,
             value_first_share=0.15,

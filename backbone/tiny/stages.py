@@ -43,6 +43,8 @@ REMEMBER: Stages = {
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
         MemoryTrainingOptions(steps=750, tokens=4096, lr=5e-3, seed=2, mixed=True),
         MemoryTrainingOptions(steps=900, tokens=4096, lr=4e-3, seed=3, mixed=True),
+        # By then it says that it was not told more often than it is wrong.
+        MemoryTrainingOptions(steps=600, tokens=4096, lr=4e-3, seed=4, mixed=True, unknown_share=0.15),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
