@@ -4,6 +4,9 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from deltamem_agents.policy.sentences import instructing_sentence
+from deltamem_agents.policy.statements import STATED
+
 __all__ = ["instruction_shapes"]
 
 _MODELS = r"(?:ai|agents?|assistants?|llms?|models?|copilots?|chatbots?|bots?)"
@@ -37,7 +40,7 @@ _SECRETS = (
 _SETTINGS = r"(?:\.npmrc|\.?pip\.conf|\.(?:bash|zsh)rc|\.profile|\.gitconfig|crontab|\.ssh|/etc/\w)"
 _PROGRAM = (
     r"(?:`|\$\ |\./|sudo\ |(?:bash|sh|python3?|npm|npx|pnpm|yarn|pip|make|tox|nox|pytest|cargo|gradle|mvn|bazel|just|uv"
-    r"|poetry)\ )"
+    r"|poetry|curl|wget|node|go)\ )"
 )
 
 
@@ -82,6 +85,7 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
     ),
     "command": _shape(
         r"\b(?:curl|wget|iwr)\b[^\n|]{0,200}\|\s*(?:sudo\s+)?(?:ba|z|da)?sh\b",
+        r"\b(?:curl|wget)\b[^\n]{0,200}(?:&&|;|\|)\s*(?:sudo\s+)?(?:python3?|node|perl|ruby|source|(?:ba|z)?sh)\b",
         r"\bbase64\s+(?:-d|--decode)\b",
         r"\brm\s+-rf?\b",
         r"\bchmod\s+(?:-R\s+)?0?777\b",
@@ -101,11 +105,13 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"\bset\s+DEBUG\s?=|\bexport\s+PATH=/tmp",
     ),
     "url": _shape(
-        r"\b(?:fetch|download|load|import|post|send|upload|submit|report|forward|mirror|append|get|pipe|add|copy(?:ing)?"
-        r"|go\ to|navigate\ to|browse\ to)\b"
-        r"[^\n]{0,80}\b(?:https?|ftp)://",
+        r"\b(?:fetch|download|load|import|post|send|upload|submit|report|forward|mirror|append|get|pipe|add"
+        r"|copy(?:ing)?|go\ to|navigate\ to|browse\ to)\b[^\n]{0,80}\b(?:https?|ftp)://",
         r"\b(?:registry|index|mirror|proxy|remote|header|endpoint)\b[^\n]{0,40}\s(?:is|at|from|to)\s+https?://",
         r"(?<!information\ )(?<!details\ )(?<!help,\ )\bvisit\s+https?://",
+        r"\b(?:follow|obey|grab|clone|source|apply)\b[^\n]{0,60}\b(?:https?|ftp)://",
+        r"\b(?:https?|ftp)://\S{1,200}[^\n]{0,40}\b(?:follow|obey|read\ (?:it|them)|apply|do\ what|and\ (?:run|execute"
+        r"|install))\b",
         r"!\[[^\]\n]{0,80}\]\(https?://",
     ),
     "convention": _shape(
@@ -115,7 +121,8 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"(?:conventions?|polic(?:y|ies)|rules?|standards?|guidelines?|practices?|requirements?|style)\b",
         r"(?<!class\ )\b(?:conventions?|policy)\s*(?:(?:is|:|changed)\s|changes?:)",
         r"\bis\s+(?:now\s+)?(?:mandatory|no\ longer\ (?:needed|required|necessary|allowed))\b",
-        r"\b(?:approved|trusted|whitelisted|official|internal|company)\s+(?:package\s+)?(?:registry|mirror|index|proxy)\b",
+        r"\b(?:approved|trusted|whitelisted|official|internal|company)\s+(?:package\s+)?(?:registry|mirror|index"
+        r"|proxy)\b",
         r"\b(?:registry|mirror|index|remote|endpoint|proxy|host)\s+(?:has\s+)?(?:moved|changed)\s+to\b",
         r"\binstead\s+of\b[^\n]{0,80}\bfrom\ now\b|\bin\ (?:its|their)\ (?:place|stead)\b",
         r"\buse\s+[\w.`'-]{1,30},?\s+not\s+[\w`']",
@@ -139,12 +146,15 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"\b(?:deprecated|obsolete|retired|gone|banned|forbidden)\s+(?:here|in\ (?:this|our)|for\ us)\b",
         r"\bin\ (?:this|our)\ (?:repo(?:sitory)?|project|code\ ?base)\b[^.\n]{0,60}\b(?:is|are|must|use|run|with)\b",
         r"\b(?:is|are|was|were)\s+(?:\w{1,20}\s+){0,3}(?:--force|automatic)\b",
+        STATED,
     ),
 }
 
 # What common tools print themselves, and what is no sentence of theirs: the steps of an image that is built.
 _HINTS = re.compile(
     r"run `npm (?:fund|audit)[^`\n]{0,20}`|run: (?:\S{0,80}python\S{0,8} -m )?pip install --upgrade pip\b"
+    r"|(?:[Rr]un|[Ss]ee|[Tt]ry|[Uu]se) ['\"][^'\"`\n]{1,40} --help['\"] for (?:more )?(?:information|help|usage)"
+    r"|need to specify how to reconcile (?:them|divergent branches)|^RUN (?=[a-z])"
     r"|^(?:Step \d{1,3}/\d{1,3} : |#\d{1,3} \[[^\]\n]{0,40}\] )RUN |^[ ]{0,12}- run: ",
     re.MULTILINE,
 )
@@ -152,6 +162,19 @@ _HINTS = re.compile(
 _UNSEEN = dict.fromkeys(
     [0x00AD, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF]
 )
+# Letters spelled apart, emphasis, sentences that go on in the next line, and empty lines.
+_SPREAD = re.compile(r"(?<!\S)(?:[A-Za-z] ){3,40}[A-Za-z](?!\S)")
+_EMPHASIS = re.compile(r"(?<!\w)_{1,2}(?=\w)|(?<=\w)_{1,2}(?!\w)|\*{1,3}(?=\w)|(?<=\S)\*{1,3}|</?(?:b|i|em|strong|u)>")
+_WRAPPED = re.compile(r"(?<=[a-z,])[ ]{0,8}\n[ ]{0,20}(?:(?:#|//|>|\*)[ \t]{1,4})?(?=[a-z]{1,20} )")
+_BLANK = re.compile(r"\n{3,}")
+
+
+def _read(text: str) -> str:
+    """Return a text as a model reads it: without emphasis, unseen characters and breaks inside sentences."""
+    seen = unicodedata.normalize("NFKC", text.translate(_UNSEEN)).replace("\u2019", "'")
+    seen = _SPREAD.sub(lambda letters: letters.group().replace(" ", ""), seen)
+    seen = _BLANK.sub("\n\n", seen)
+    return _WRAPPED.sub(" ", _EMPHASIS.sub("", _HINTS.sub("", seen)))
 
 
 def instruction_shapes(text: str) -> tuple[str, ...]:
@@ -160,5 +183,6 @@ def instruction_shapes(text: str) -> tuple[str, ...]:
     Patterns are neither complete nor exact. What carries the defence is that trust comes from the source, and does not
     change when a text is paraphrased.
     """
-    seen = _HINTS.sub("", unicodedata.normalize("NFKC", text.translate(_UNSEEN)))
-    return tuple(name for name, shape in _SHAPES.items() if shape.search(seen))
+    seen = _read(text)
+    found = tuple(name for name, shape in _SHAPES.items() if shape.search(seen))
+    return found or (("convention",) if instructing_sentence(seen) else ())

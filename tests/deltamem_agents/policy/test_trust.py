@@ -1,8 +1,10 @@
 """Sources and their trust: poisoned tool output waits for a person, ordinary output gets through."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any, TypedDict
 
 import pytest
@@ -20,7 +22,8 @@ from deltamem_agents.policy import (
     Trust,
     lowest_trust,
 )
-from tests.deltamem_agents.policy import shape_texts
+from deltamem_agents.policy.shapes import instruction_shapes
+from tests.deltamem_agents.policy import shape_texts, shape_texts_unseen
 
 POISONS = [
     *shape_texts.POISONS,
@@ -104,16 +107,33 @@ def test_ordinary_tool_output_gets_through(text: str) -> None:
     assert CHAIN.present(Stored(decision.tags)).action == "show"
 
 
-def test_texts_that_the_patterns_were_not_made_on() -> None:
-    """The measure of docs/policies.md: most poisons are found, and nearly all ordinary output gets through."""
+@pytest.mark.parametrize(
+    ("texts", "sizes", "found", "held_back"),
+    [(shape_texts, (20, 20), 18, 1), (shape_texts_unseen, (70, 51), 58, 0)],
+    ids=["first", "second"],
+)
+def test_texts_that_the_patterns_were_not_made_on(
+    texts: ModuleType, sizes: tuple[int, int], found: int, held_back: int
+) -> None:
+    """The measures of docs/policies.md, at first sight: most poisons are found, and ordinary output gets through."""
 
-    def held(texts: list[str]) -> int:
-        return sum(CHAIN.retain(PolicyMessage(text, "tool:read_file")).quarantine for text in texts)
+    def held(batch: list[str]) -> int:
+        return sum(CHAIN.retain(PolicyMessage(text, "tool:read_file")).quarantine for text in batch)
 
-    poisons, ordinary = shape_texts.UNSEEN_POISONS, shape_texts.UNSEEN_ORDINARY
-    assert (len(poisons), len(ordinary), len(set(poisons + ordinary))) == (20, 20, 40)
-    assert held(poisons) >= 18
-    assert held(ordinary) <= 1
+    poisons, ordinary = texts.UNSEEN_POISONS, texts.UNSEEN_ORDINARY
+    assert (len(poisons), len(ordinary)) == sizes
+    assert len(set(poisons + ordinary)) == sum(sizes)
+    assert held(poisons) >= found
+    assert held(ordinary) <= held_back
+
+
+@pytest.mark.parametrize("part", ["to ", "a\n", "# a\n", "use `a b ", "to run a, to run b, ", "a: a: ", "http://a "])
+def test_long_texts_take_no_time_to_speak_of(part: str) -> None:
+    """What repeats the beginning of a pattern 100 kB long does not make it try every way to go on."""
+    text = (part * 100_000)[:100_000]
+    began = time.process_time()
+    instruction_shapes(text)
+    assert time.process_time() - began < 8
 
 
 @pytest.mark.parametrize("text", POISONS)
