@@ -45,7 +45,7 @@ REMEMBER: Stages = {
         MemoryTrainingOptions(steps=900, tokens=4096, lr=4e-3, seed=3, mixed=True),
         # By then it says that it was not told more often than it is wrong.
         MemoryTrainingOptions(steps=600, tokens=4096, lr=4e-3, seed=4, mixed=True, unknown_share=0.15),
-        MemoryTrainingOptions(steps=350, tokens=4096, lr=2.5e-3, seed=5, mixed=True, unknown_share=0.2),
+        MemoryTrainingOptions(steps=350, tokens=4096, lr=2.5e-3, seed=5, mixed=True, unknown_share=0.2, averaged=True),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),

@@ -1,6 +1,7 @@
 """How adapters of the bundled backbone are taught: where they write, how they start, what is asked of them."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -154,6 +155,19 @@ def test_training_moves_the_adapter_and_nothing_else(tokenizer: PreTrainedTokeni
     assert all(torch.equal(value, frozen[name]) for name, value in model.backbone.named_parameters())
     after = [value for layer in model.layers for value in layer.parameters()]
     assert not any(torch.equal(new, old) for new, old in zip(after, before, strict=True))
+
+
+def test_an_averaged_stage_ends_halfway(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Its weights are the mean of those it began with and those the same stage ends with otherwise."""
+    options = MemoryTrainingOptions(steps=2, tokens=400, episodes=2, questions=2, mixed=True)
+    ended = []
+    for averaged in (False, True):
+        model = train_memory(new_model("tsw"), tokenizer, replace(options, averaged=averaged), lambda *_: None, "test")
+        ended.append([value.detach() for layer in model.layers for value in layer.parameters()])
+    begun = [value.detach() for layer in new_model("tsw").layers for value in layer.parameters()]
+    for start, end, mean in zip(begun, *ended, strict=True):
+        torch.testing.assert_close(mean, (start + end) / 2)
+    assert any(not torch.equal(start, end) for start, end in zip(begun, ended[0], strict=True))
 
 
 @pytest.mark.parametrize("reader", ["backbone", "memory"])
