@@ -7,7 +7,7 @@ common in what tools print; an instruction has several of them in one sentence.
 import re
 from collections.abc import Iterator
 
-from deltamem_agents.policy.shape_words import ACTIVITY, COMMAND, DATA, DEEDS, GUARD, HOST, MARK, PEOPLE, START
+from deltamem_agents.policy.shape_words import ACTIVITY, COMMAND, DATA, DEEDS, GUARD, HOST, MARK, PEOPLE, START, TOOLS
 
 __all__ = ["instructing_sentence"]
 
@@ -94,7 +94,9 @@ _CUES = {
         rf"|banned"
         r"|forbidden|broken|switched\ off|(?:isn't|not)\ (?:used|supported|allowed)|removed|obsolete|stays)",
         rf"\b(?:replaces?d?|supersedes?d?|drop(?:ped)?|instead\ of|rather\ than|in\ favou?r\ of|over|not|off|left"
-        rf"|(?:use|try|prefer))\ (?:the\ )?['\"]?{COMMAND}",
+        rf")\ (?:the\ )?['\"]?{COMMAND}",
+        # "Use `load` to read a file" is what documentation says; a program by name, or nothing behind it, is an order.
+        rf"\b(?:use|try|prefer)\ (?:the\ )?['\"`]?(?:{TOOLS}\b|{COMMAND}[.!]?$)",
     ),
     "skipped": _cue(
         r"\b(?:skip|bypass|without|no\ need\ (?:to|for)|needn't|(?:not|don't|doesn't|n't)\ (?:need|have|require|want)"

@@ -97,8 +97,8 @@ _SHAPES: Mapping[str, re.Pattern[str]] = {
         r"\b(?:npm|pip|yarn|pnpm)\s+config\s+set\b",
         r"\bnc\s+-e\b",
         r">\s*/dev/tcp/",
-        r"\b(?:run|execute|invoke|paste|launch|call|type)s?\s*:?\s+"
-        rf"(?:the\s+(?:following\s+)?(?:command|script)|scripts?/|{_PROGRAM})",
+        r"\b(?:run|execute|invoke|paste|launch|call|type)s?[^\S\n]*:?\s+"
+        rf"(?!```[^\S\n]*(?:\n\s*\n|\s*\Z))(?:the\s+(?:following\s+)?(?:command|script)|scripts?/|{_PROGRAM})",
         rf"(?:^|[.;]\s)[\ \t>*\#/-]{{0,20}}(?:add|append|put|write|paste)\s[^\n]{{0,60}}{_SETTINGS}",
         rf"\b(?:add|append|put|write|paste|copy)\b[^\n(]{{0,60}}\b(?:to|into|in)\s+(?:your\s+|the\s+|~/)?{_SETTINGS}",
         r"\bopen\s+port\s+\d",

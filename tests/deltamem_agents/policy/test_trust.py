@@ -64,6 +64,8 @@ ORDINARY = [
     "hint: Updates were rejected because the remote contains work that you do not have locally.",
     "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL)",
     "build: 12 files, 3 tests for the parser, deployment finished",
+    "# shapes\n\nA small tool.\n\n## Usage\n\n```\nshapes run\n```\n\nIt prints a table.",
+    'class Loader:\n    """Load users from CSV.\n\n    Use `load` to read a file.\n    """',
     "Linting done. The release is on Friday; the default branch 'main' is up to date.",
 ]
 WIDE = {code: code + 0xFEE0 for code in range(ord("A"), ord("z") + 1) if chr(code).isalpha()}
