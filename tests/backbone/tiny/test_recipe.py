@@ -35,12 +35,17 @@ def test_quick_recipe_makes_every_file(tmp_path: Path, monkeypatch: pytest.Monke
         model = AutoModelForCausalLM.from_pretrained(whole / "model")
         assert load_adapter(model, whole / "adapters" / name).config == config
 
-    for place in (*work.glob("backbone-[13]-*"), *work.glob("msw-2-*"), *work.glob("tsw-*"), *work.glob("ssw-3-*")):
+    for place in (*work.glob("backbone-[13]-*"), *work.glob("msw-5-*"), *work.glob("tsw-*"), *work.glob("ssw-3-*")):
         shutil.rmtree(place)
     left = {place.name for place in work.iterdir()}
     monkeypatch.setattr(sys, "argv", ["recipe", "--quick", "--out", str(again), "--work", str(work)])
     main()
-    assert {name.rsplit("-", 1)[0] for name in left} == {"backbone-2", "msw-1", "ssw-1", "ssw-2"}
+    assert {name.rsplit("-", 1)[0] for name in left} == {
+        "backbone-2",
+        *(f"msw-{n}" for n in (1, 2, 3, 4)),
+        "ssw-1",
+        "ssw-2",
+    }
     assert files(again) == files(whole)
 
 

@@ -182,16 +182,16 @@ def test_a_memory_below_another_is_ruled_by_its_policy_too(store: MemoryStore) -
 def test_a_second_memory_of_a_namespace_asks_the_policy_of_the_first(store: MemoryStore) -> None:
     """Whatever its own is, and without asking twice what both have."""
     with HybridMemory(store, PolicyChain([Secrets(), NoMiddle()], timeout=None), namespace=ANN):
-        for own in (None, Secrets(), PolicyChain([Stamped(), NoMiddle()])):
+        for thread, own in enumerate((None, Secrets(), PolicyChain([Stamped(), NoMiddle()]))):
             with HybridMemory(store, own, namespace=ANN) as memory:
-                memory.archive([HumanMessage(f"The password is hunter2xyz, {own is None}.", id="1")], str(own))
-                memory.archive([HumanMessage("This is in the middle.", id="2")], str(own))
+                memory.archive([HumanMessage(f"The password is hunter2xyz, {thread}.", id="1")], str(thread))
+                memory.archive([HumanMessage("This is in the middle.", id="2")], str(thread))
                 memory.flush()
                 names = [type(policy).__name__ for policy in memory.policy.policies]
                 assert names[:2] == ["Secrets", "NoMiddle"]
                 assert len(names) == len(set(names))
     kept = [record.text for record in store.records.list(ANN)]
-    assert len(kept) == 2 + 1
+    assert len(kept) == 3
     assert not any("hunter" in text or "middle" in text for text in kept)
 
 

@@ -74,7 +74,7 @@ def test_the_quarantine_is_listed_approved_and_rejected(run: Run) -> None:
 
 def test_a_policy_keeps_what_is_rejected_in_quarantine(run: Run, tmp_path: Path) -> None:
     """With a file of policies that hold it, the rejection is logged and the record stays where it is."""
-    (tmp_path / "policy.toml").write_text('[[policy]]\ntype = "hold"\ntags = ["quarantined"]\n')
+    (tmp_path / "policy.toml").write_text('[[policy]]\nuse = "hold"\ntags = ["quarantined"]\n')
     record = json.loads(run("archive", "quarantined", "-n", "user/ann", "--json")[1])[0]["id"]
     status, out, _ = run("archive", "reject", record, "-n", "user/ann", "--policy", str(tmp_path / "policy.toml"))
     assert (status, out) == (0, f"rejected {record}; the policy keeps it in quarantine\n")
