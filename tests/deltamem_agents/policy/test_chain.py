@@ -339,3 +339,10 @@ def test_messages_of_langchain_are_described() -> None:
     assert [m.source for m in described] == ["user", "agent", "system", "tool:grep", "tool:unknown"]
     assert [m.role for m in described] == ["user", "assistant", "system", "tool", "tool"]
     assert (described[0].id, described[0].text, described[0].trust) == ("1", "a", Trust.LOW)
+
+
+@pytest.mark.parametrize("wrong", [None, PolicyChain([]), "secrets"])
+def test_what_is_no_policy_is_refused_in_a_chain(wrong: Any) -> None:
+    """Also a chain: its policies are named one after the other."""
+    with pytest.raises(ConfigError, match="takes MemoryPolicy objects"):
+        PolicyChain([wrong])
