@@ -43,7 +43,7 @@ class MemoryTrainingOptions:
     come down. mixed: lessons with unrelated text and tools, and at times with everything still in the prompt, where the
     memory must not be in the way. tools_share: of the mixed lessons, with tools and requests that need them.
     unknown_share: of the questions of mixed lessons, those about what was never told. averaged: end halfway between the
-    weights before and after, which remember better than either.
+    weights before and after.
     """
 
     steps: int = 1000
@@ -225,7 +225,7 @@ def train_memory(
     """Train the adapter in place and return it; `report(name, step, steps, figures)` is called each step."""
     rng = random.Random(options.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    before = [parameter.detach().clone() for parameter in parameters]
+    before = [parameter.detach().clone() for parameter in parameters] if options.averaged else []
     optimizer = torch.optim.AdamW(parameters, lr=options.lr, betas=(0.9, 0.98), weight_decay=0.0)
     for step in range(options.steps if options.stop is None else options.stop):
         started = time.perf_counter()
@@ -241,9 +241,8 @@ def train_memory(
         optimizer.zero_grad(set_to_none=True)
         figures = {"loss": loss.item(), "gates": gates.item(), "exact": right / max(1, count)}
         report(name, step, options.steps, {**figures, "seconds": time.perf_counter() - started})
-    if options.averaged:
-        with torch.no_grad():
-            for parameter, old in zip(parameters, before, strict=True):
-                parameter.add_(old).div_(2)
+    with torch.no_grad():
+        for parameter, old in zip(parameters, before, strict=False):  # before is empty unless averaged
+            parameter.add_(old).div_(2)
     model.refresh_fingerprint()
     return model

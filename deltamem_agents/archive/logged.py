@@ -2,10 +2,10 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Engine, Row, select
 
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.records import Added, NewRecord, Record, content_hash
@@ -28,6 +28,7 @@ __all__ = [
     "refused",
     "rejections",
     "retained",
+    "unheld",
     "unlogged",
     "without_quotes",
 ]
@@ -158,6 +159,16 @@ def log_holds(connection: Connection, held: Sequence[tuple[Record, Forget]]) -> 
             events[record.namespace].append(event)
     for namespace in sorted(events):
         append_all(connection, namespace, events[namespace])
+
+
+def unheld(engine: Engine, candidates: Sequence[Record], hold: Callable[[Record], Forget | None]) -> list[str]:
+    """Return the ids of those that nobody keeps, and log that the others are kept, in a transaction of its own."""
+    asked = [(one, hold(one)) for one in candidates]
+    held = [(one, decision) for one, decision in asked if decision is not None]
+    if held:
+        with engine.begin() as connection:
+            log_holds(connection, held)
+    return [one.id for one, decision in asked if decision is None]
 
 
 def log_items(connection: Connection, event: AuditEvent, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.entries import lock_namespace
 from deltamem_agents.archive.errors import RecordNotFoundError
 from deltamem_agents.archive.filters import RecordFilter
-from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, log_holds
+from deltamem_agents.archive.logged import EXPIRED, by_program, log_added, log_holds, unheld
 from deltamem_agents.archive.records import Namespace, Record, namespace_key
 from deltamem_agents.archive.rules import Rules, refuse
 from deltamem_agents.archive.tables import messages, records
@@ -161,9 +161,7 @@ class RecordStore(AuditedDatabase):
         expired = records.c.expires <= datetime.now(UTC)
         going = [expired]
         if hold is not None:
-            asked = [(one, hold(one)) for one in self._select(select(records).where(expired))]
-            self.log_holds([(one, decision) for one, decision in asked if decision is not None])
-            ids = [one.id for one, decision in asked if decision is None]
+            ids = unheld(self._engine, self._select(select(records).where(expired)), hold)
             going = [expired & records.c.id.in_(some) for some in chunks(ids)]
         gone = 0
         for chosen in going:

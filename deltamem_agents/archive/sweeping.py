@@ -7,7 +7,7 @@ from sqlalchemy import Engine, select
 from deltamem_agents.archive.database import READ_ONLY, empty_log
 from deltamem_agents.archive.dialects import chunks
 from deltamem_agents.archive.items import as_record, remove_where
-from deltamem_agents.archive.logged import EXPIRED
+from deltamem_agents.archive.logged import EXPIRED, unheld
 from deltamem_agents.archive.record_store import RecordStore
 from deltamem_agents.archive.rules import Rules
 from deltamem_agents.archive.tables import items
@@ -29,14 +29,12 @@ class Sweeper:
     def sweep(self, engine: Engine) -> int:
         """Delete every item and every record that has expired and that nobody keeps; return how many there were."""
         self._swept = now = datetime.now(UTC)
-        records, hold = RecordStore(engine), self._rules.hold
+        hold = self._rules.hold
         going = [items.c.expires <= now]
         if hold is not None:
             with engine.connect().execution_options(**READ_ONLY) as connection:
                 rows = connection.execute(select(items).where(*going)).mappings().all()
-            asked = [(as_record(row), hold(as_record(row))) for row in rows]
-            records.log_holds([(one, decision) for one, decision in asked if decision is not None])
-            ids = [one.id for one, decision in asked if decision is None]
+            ids = unheld(engine, [as_record(row) for row in rows], hold)
             going = [going[0] & items.c.id.in_(some) for some in chunks(ids)]
         gone = 0
         for chosen in going:
@@ -44,4 +42,4 @@ class Sweeper:
                 gone += remove_where(connection, chosen, EXPIRED)
         if gone:
             empty_log(engine)
-        return gone + records.sweep(hold)
+        return gone + RecordStore(engine).sweep(hold)
