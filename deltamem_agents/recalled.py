@@ -82,24 +82,24 @@ def lay_out_block(
     count_tokens: Callable[[str], int],
     in_window: Callable[[Passage], bool] = lambda _: False,
 ) -> RecalledBlock:
-    """Choose passages, which come best first, until the budget is full, and show them oldest first.
+    """Choose passages, which come best first, until the budget is full, and show them oldest first; those of one time by id.
 
     A passage that does not fit is cut to the lines around the one that matches the query best, if
     `MIN_EXCERPT_TOKENS` or more are left. budget_tokens bounds the whole block.
     """
     citations = _citations(passages)
     room = budget_tokens - count_tokens(OPENING + CLOSING)
-    lines: list[tuple[datetime, str]] = []
+    lines: list[tuple[datetime, str, str]] = []
     verdicts = []
     for passage in passages:
         citation, line, verdict = citations[passage.id], "", _reason_to_drop(passage, threshold, in_window)
         if verdict is None:
             verdict, line = _fit(passage, citation, query, room, count_tokens)
         if line:
-            lines.append((passage.created, line))
+            lines.append((passage.created, passage.id, line))
             room -= count_tokens(line)
         verdicts.append(Shown(passage.id, citation, passage.score, verdict, passage.trust))
-    text = OPENING + "".join(line for _, line in sorted(lines)) + CLOSING if lines else None
+    text = OPENING + "".join(line for *_, line in sorted(lines)) + CLOSING if lines else None
     return RecalledBlock(text, tuple(verdicts))
 
 

@@ -9,7 +9,7 @@ from backbone.tiny.actions import ACTION_COLUMNS, ACTIONS, Action
 from backbone.tiny.domain import ATTRIBUTES, Attribute, attribute
 from backbone.tiny.noise import Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.phrasing import PLAIN_REPLIES, RESULTS, SYSTEMS, answer_text, question_text, statement
-from backbone.tiny.quoting import noted, recalled_block
+from backbone.tiny.quoting import missing_block, noted, recalled_block
 from backbone.tiny.toolset import TOOLSETS, Schema, generic_tool_exchange, json_exchange, tool_names
 
 __all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "generate_episode", "retold"]
@@ -52,7 +52,8 @@ class EpisodeOptions:
     noise: number of unrelated exchanges. acting_facts: how many facts, at least, are such that actions depend on them;
     only where there are tools. value_first_share: of the statements, in phrasings that name the value before what it is
     the value of, beyond those that are so anyway. explained_share: of the calls that depend on a fact, behind a
-    sentence that states it, so that what was never told is found missing before a call is begun.
+    sentence that states it, so that what was never told is found missing before a call is begun. missing_share: of the
+    recalled blocks, those that do not hold what is asked, so that the conversation itself or the memory must answer.
     """
 
     facts: int
@@ -63,6 +64,7 @@ class EpisodeOptions:
     action_share: float = 0.2
     tools_share: float = 0.3
     recalled_share: float = 0.0
+    missing_share: float = 0.0
     group_share: float = 0.15
     plain_reply_share: float = 0.25
     acting_facts: int = 0
@@ -161,7 +163,10 @@ def _query(rng: random.Random, options: EpisodeOptions, values: dict[str, str], 
     name = picked.attribute if acting else picked.names[0]
     value, recalled = values.get(name), None
     if options.recalled_share and rng.random() < options.recalled_share:
-        recalled, value = recalled_block(rng, name, value)
+        if options.missing_share and rng.random() < options.missing_share:
+            recalled = missing_block(rng, name, values)
+        else:
+            recalled, value = recalled_block(rng, name, value)
     turns = _action(rng, picked, value, options.explained_share) if acting else _question(rng, picked, value)
     return Query(name, value, turns, recalled)
 

@@ -40,10 +40,10 @@ class MemoryTrainingOptions:
     """Set the length of the training, the tokens of history and of questions in a step, and the step size.
 
     easy: share of the steps with one or two facts and nothing else. stop: the step to end at, before the step size has
-    come down. mixed: lessons with unrelated text and tools, and at times with everything still in the prompt, where the
-    memory must not be in the way. tools_share: of the mixed lessons, with tools and requests that need them.
-    unknown_share: of the questions of mixed lessons, those about what was never told. averaged: end halfway between the
-    weights before and after.
+    come down. mixed: lessons with unrelated text and, at times, with everything still in the prompt, where the memory
+    must not be in the way; tools_share of them have tools and requests that need them, recalled_share recalled blocks
+    before most questions, of which missing_share do not hold what is asked; unknown_share of the questions are about
+    what was never told. averaged: end halfway between the weights before and after.
     """
 
     steps: int = 1000
@@ -57,6 +57,8 @@ class MemoryTrainingOptions:
     mixed: bool = False
     tools_share: float = 0.25
     unknown_share: float = 0.3
+    recalled_share: float = 0.12
+    missing_share: float = 0.0
     averaged: bool = False
 
 
@@ -86,7 +88,8 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             value_first_share=0.15,
             explained_share=0.85,
             # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
-            recalled_share=0.6 * (rng.random() < 0.12),
+            recalled_share=0.6 * (rng.random() < options.recalled_share),
+            missing_share=options.missing_share,
         )
     first = progress < options.easy
     return EpisodeOptions(
@@ -182,9 +185,8 @@ def write_history(model: MemoryModel, batch: Batch, rng: random.Random | None = 
 def answer_from_state(model: MemoryModel, memory: MemoryState, lesson: _Lesson) -> tuple[Tensor, Tensor, Tensor]:
     """Return loss, predictions and their places for the questions, each read with its own history's memory."""
     layers = {name: state[lesson.owners] for name, state in memory.layers.items()}
-    batch = lesson.questions
-    given = MemoryState(layers, memory.fingerprint)
-    return weighted_loss(model.backbone, read_and_write(model, batch, given).hidden, batch)
+    hidden = read_and_write(model, lesson.questions, MemoryState(layers, memory.fingerprint)).hidden
+    return weighted_loss(model.backbone, hidden, lesson.questions)
 
 
 def _schedule(step: int, steps: int, *, hold: float) -> float:

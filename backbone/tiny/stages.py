@@ -46,14 +46,27 @@ REMEMBER: Stages = {
         # By then it says that it was not told more often than it is wrong.
         MemoryTrainingOptions(steps=600, tokens=4096, lr=4e-3, seed=4, mixed=True, unknown_share=0.15),
         MemoryTrainingOptions(steps=350, tokens=4096, lr=2.5e-3, seed=5, mixed=True, unknown_share=0.2, averaged=True),
+        # Blocks that recall the wrong passages: the memory answers, or nothing does.
+        MemoryTrainingOptions(
+            steps=500,
+            lr=4e-3,
+            seed=6,
+            mixed=True,
+            unknown_share=0.2,
+            recalled_share=0.35,
+            missing_share=0.4,
+        ),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
         MemoryTrainingOptions(steps=600, tokens=3072, lr=5e-3, seed=2, mixed=True, unknown_share=0.2),
+        MemoryTrainingOptions(steps=700, tokens=3072, lr=5e-3, seed=3, mixed=True, unknown_share=0.2),
+        MemoryTrainingOptions(steps=400, tokens=3072, lr=2.5e-3, seed=4, mixed=True, unknown_share=0.2, averaged=True),
     ),
     "ssw": (
         MemoryTrainingOptions(steps=500, stop=360, tokens=2560, episodes=40, questions=3, lr=1e-2, easy=1.0),
         MemoryTrainingOptions(steps=400, tokens=2560, episodes=24, questions=5, lr=1e-2, seed=2, easy=0.0),
         MemoryTrainingOptions(steps=600, tokens=3072, lr=5e-3, seed=3, mixed=True, unknown_share=0.2),
+        MemoryTrainingOptions(steps=600, tokens=3072, lr=4e-3, seed=4, mixed=True),
     ),
 }

@@ -40,6 +40,16 @@ def test_passages_are_cited_and_dated_oldest_first() -> None:
     assert [shown.verdict for shown in laid.passages] == ["shown", "shown"]
 
 
+def test_passages_of_one_time_are_in_the_order_of_their_ids() -> None:
+    """Whatever their citations are, which are the ids' random ends: a change stands behind what it changes."""
+    told, changed = (
+        Passage(f"{at}" * 24 + end, f"It is {at}.", "user", DAY, 1.0) for at, end in ((1, "ffffffff"), (2, "00000000"))
+    )
+    laid = lay_out_block([changed, told], query="q", threshold=0.5, budget_tokens=100, count_tokens=words)
+    assert laid.text is not None
+    assert laid.text.index("It is 1.") < laid.text.index("It is 2.")
+
+
 def test_the_passages_of_a_request_can_be_read() -> None:
     """The block is known by its mark, so that a person cannot write one."""
     block = f"{OPENING}[m:10000000] 2026-03-04 user: We use make test.\n{CLOSING}"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from backbone.tiny.domain import ATTRIBUTES
-from backbone.tiny.quoting import BLOCK_CLOSING, BLOCK_OPENING, recalled_block
+from backbone.tiny.quoting import BLOCK_CLOSING, BLOCK_OPENING, missing_block, recalled_block
 from deltamem_agents.recalled import CITATION_DIGITS, Passage, lay_out_block
 
 LINE = re.compile(rf"\[m:([0-9a-f]{{{CITATION_DIGITS}}})\] (\d{{4}}-\d\d-\d\d) (user|agent): (.*(?:\n  .*)*)\n")
@@ -21,12 +21,15 @@ def lines_of(text: str) -> list[tuple[str, str, str, str]]:
     return LINE.findall(body)
 
 
+@pytest.mark.parametrize("missing", [False, True])
 @pytest.mark.parametrize("seed", range(40))
-def test_a_block_of_the_training_is_one_of_the_archive(seed: int) -> None:
+def test_a_block_of_the_training_is_one_of_the_archive(seed: int, missing: bool) -> None:
     """What the archive lays out of the same passages is the same text."""
     rng = random.Random(seed)
     told = rng.choice((None, ATTRIBUTES[3].values[2]))
     message, _ = recalled_block(rng, ATTRIBUTES[3].names[0], told)
+    if missing:
+        message = missing_block(rng, ATTRIBUTES[3].names[0], {item.names[0]: item.values[1] for item in ATTRIBUTES[:5]})
     found = lines_of(message["content"])
     passages = []
     for at, (citation, date, source, text) in enumerate(found):
@@ -57,3 +60,18 @@ def test_the_value_that_is_known_is_the_last_one_stated(told: bool) -> None:
         if value is None:
             assert not stated
         assert value == item.values[0] or not told
+
+
+def test_a_block_that_misses_the_question_holds_other_facts_of_the_conversation() -> None:
+    """Nothing about what is asked, each other fact at most once, and never nothing at all."""
+    item, *others = ATTRIBUTES[5:10]
+    facts = {one.names[0]: one.values[0] for one in (item, *others)}
+    held = set()
+    for seed in range(200):
+        lines = lines_of(missing_block(random.Random(seed), item.names[0], facts)["content"])
+        texts = [text for *_, text in lines]
+        assert lines
+        assert not any(f"the {item.names[0]} is" in text for text in texts)
+        held |= {one.names[0] for one in others if f"Noted: the {one.names[0]} is {one.values[0]}." in texts}
+    assert held == {one.names[0] for one in others}
+    assert lines_of(missing_block(random.Random(1), item.names[0], {})["content"])

@@ -128,6 +128,24 @@ def test_calls_stand_behind_the_fact_that_they_are_made_from(explained: float) -
     assert unknown > 20
 
 
+@pytest.mark.parametrize("missing", [0.0, 1.0])
+def test_blocks_that_miss_the_question_leave_the_answer_to_the_conversation(missing: float) -> None:
+    """What was told is known all the same; what was not is unknown, unless the block says it."""
+    options = EpisodeOptions(4, 0, 8, tools_share=0.0, unknown_share=0.5, recalled_share=1.0, missing_share=missing)
+    told = held = from_block = 0
+    for seed in range(30):
+        episode = generate_episode(random.Random(seed), options)
+        stated = {name for turn in episode.history for name, _ in turn.facts}
+        for query in episode.queries:
+            assert query.recalled
+            told += query.attribute in stated
+            held += f"the {query.attribute} is {query.value}." in query.recalled["content"]
+            from_block += query.value is not None and query.attribute not in stated
+            assert query.value is not None or query.attribute not in stated
+    assert told > 50
+    assert (held > 50, from_block > 50) == (missing == 0.0, missing == 0.0)
+
+
 def test_every_action_has_an_attribute() -> None:
     """An action's argument is something that can be told."""
     assert {action.attribute for action in ACTIONS} <= {item.names[0] for item in ATTRIBUTES}
