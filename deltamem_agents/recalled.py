@@ -82,7 +82,7 @@ def lay_out_block(
     count_tokens: Callable[[str], int],
     in_window: Callable[[Passage], bool] = lambda _: False,
 ) -> RecalledBlock:
-    """Choose passages, which come best first, until the budget is full, and show them oldest first; those of one time by id.
+    """Choose passages, the best first, until the budget is full, and show them oldest first, by id where times are one.
 
     A passage that does not fit is cut to the lines around the one that matches the query best, if
     `MIN_EXCERPT_TOKENS` or more are left. budget_tokens bounds the whole block.

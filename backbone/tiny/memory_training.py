@@ -41,9 +41,9 @@ class MemoryTrainingOptions:
 
     easy: share of the steps with one or two facts and nothing else. stop: the step to end at, before the step size has
     come down. mixed: lessons with unrelated text and, at times, with everything still in the prompt, where the memory
-    must not be in the way; tools_share of them have tools and requests that need them, recalled_share recalled blocks
-    before most questions, of which missing_share do not hold what is asked; unknown_share of the questions are about
-    what was never told. averaged: end halfway between the weights before and after.
+    must not be in the way; facts are how many a history may have; tools_share of them have tools and requests for them,
+    recalled_share recalled blocks before most questions, of which missing_share lack what is asked; unknown_share of
+    the questions are about what was never told. averaged: end halfway between the weights before and after.
     """
 
     steps: int = 1000
@@ -55,6 +55,7 @@ class MemoryTrainingOptions:
     easy: float = 0.1
     stop: int | None = None
     mixed: bool = False
+    facts: tuple[int, ...] = (2, 4, 4, 6, 8, 8, 12, 16)
     tools_share: float = 0.25
     unknown_share: float = 0.3
     recalled_share: float = 0.12
@@ -75,7 +76,7 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
     """Return the next lesson's shape: plain facts only, then more of them; in the mixed lessons also unrelated text."""
     if options.mixed:
         return EpisodeOptions(
-            rng.choice((2, 4, 4, 6, 8, 8, 12, 16)),
+            rng.choice(options.facts),
             rng.choice((0, 0, 2, 4, 8, 12, 20)),
             options.questions,
             behind=rng.random() < 0.5,
@@ -165,10 +166,9 @@ def read_and_write(
 
 def _passes(batch: Batch) -> list[Batch]:
     """Return the histories in pieces of at most PASS_TOKENS, as windows are in use."""
-    starts = range(0, batch.ids.shape[1], PASS_TOKENS)
     return [
         Batch(*(getattr(batch, name)[:, start : start + PASS_TOKENS] for name in Batch.__dataclass_fields__))
-        for start in starts
+        for start in range(0, batch.ids.shape[1], PASS_TOKENS)
     ]
 
 

@@ -56,6 +56,19 @@ REMEMBER: Stages = {
             recalled_share=0.35,
             missing_share=0.4,
         ),
+        # As many facts as it can hold, and more.
+        MemoryTrainingOptions(
+            steps=400,
+            questions=12,
+            lr=4e-3,
+            seed=7,
+            mixed=True,
+            facts=(4, 8, 12, 16, 16, 16),
+            unknown_share=0.25,
+            recalled_share=0.25,
+            missing_share=0.5,
+            averaged=True,
+        ),
     ),
     "tsw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),

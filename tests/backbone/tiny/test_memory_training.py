@@ -12,9 +12,9 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from backbone.adapter.model import MemoryModel, attach_memory
-from backbone.tiny import recipe
+from backbone.tiny import memory_training, recipe
 from backbone.tiny.batches import Batch, Row, add_turns, collate
-from backbone.tiny.episodes import EpisodeOptions, Turn, generate_episode
+from backbone.tiny.episodes import Episode, EpisodeOptions, Turn, generate_episode
 from backbone.tiny.gates import gate_logits, gate_loss
 from backbone.tiny.memory_start import whitened_start
 from backbone.tiny.memory_training import MemoryTrainingOptions, read_and_write, train_memory, write_history
@@ -155,6 +155,37 @@ def test_training_moves_the_adapter_and_nothing_else(tokenizer: PreTrainedTokeni
     assert all(torch.equal(value, frozen[name]) for name, value in model.backbone.named_parameters())
     after = [value for layer in model.layers for value in layer.parameters()]
     assert not any(torch.equal(new, old) for new, old in zip(after, before, strict=True))
+
+
+def test_mixed_lessons_take_their_shape_from_the_options(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How many facts there are, what is asked though never told, and what blocks hold; each with two values."""
+    asked: list[EpisodeOptions] = []
+
+    def noted(rng: random.Random, shape: EpisodeOptions) -> Episode:
+        asked.append(shape)
+        return generate_episode(rng, shape)
+
+    monkeypatch.setattr(memory_training, "generate_episode", noted)
+    for facts, share in (((2,), 0.0), ((5, 6), 1.0)):
+        asked.clear()
+        options = MemoryTrainingOptions(
+            steps=3,
+            tokens=256,
+            mixed=True,
+            facts=facts,
+            tools_share=share,
+            unknown_share=share,
+            recalled_share=share,
+            missing_share=share,
+        )
+        train_memory(new_model("tsw"), tokenizer, options, lambda *_: None, "test")
+        assert {shape.facts for shape in asked} <= set(facts)
+        shares = {
+            (shape.tools_share, shape.unknown_share, shape.recalled_share, shape.missing_share) for shape in asked
+        }
+        assert shares == {(share, share, 0.6 * share, share)}
 
 
 def test_an_averaged_stage_ends_halfway(tokenizer: PreTrainedTokenizerFast) -> None:
