@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from deltamem_agents.policy.shape_words import ACTIVITY, COMMAND, DATA, DEEDS, GUARD, HOST, MARK, PEOPLE, START, TOOLS
 
-__all__ = ["instructing_sentence"]
+__all__ = ["has_instructing_sentence"]
 
 _LONGEST = 400
 _EVERY = (
@@ -163,7 +163,7 @@ def _sentences(text: str) -> Iterator[str]:
             yield part[:_LONGEST]
 
 
-def _cues_of(sentence: str) -> tuple[str, ...]:
+def _instructs(sentence: str) -> bool:
     known: dict[str, bool] = {}
 
     def has(cue: str) -> bool:
@@ -171,15 +171,10 @@ def _cues_of(sentence: str) -> tuple[str, ...]:
             known[cue] = _CUES[cue].search(sentence) is not None
         return known[cue]
 
-    return next((together for together in _TOGETHER if all(has(cue) for cue in together)), ())
+    return any(all(has(cue) for cue in together) for together in _TOGETHER)
 
 
-def instructing_sentence(text: str) -> tuple[str, ...]:
-    """Return the cues of the first sentence that has enough of them; empty if none has."""
+def has_instructing_sentence(text: str) -> bool:
+    """Tell whether a sentence of a text has cues enough, or is an order that stands alone."""
     alone = len(text) <= _SHORT and "\n" not in text.strip() and not _CODE.search(text)
-    for sentence in _sentences(text):
-        if alone and _ALONE.search(sentence):
-            return ("imperative",)
-        if cues := _cues_of(sentence):
-            return cues
-    return ()
+    return any((alone and _ALONE.search(sentence)) or _instructs(sentence) for sentence in _sentences(text))

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
-from deltamem_agents.policy.sentences import instructing_sentence
+from deltamem_agents.policy.sentences import has_instructing_sentence
 from deltamem_agents.policy.statements import STATED
 
 __all__ = ["instruction_shapes"]
@@ -185,4 +185,4 @@ def instruction_shapes(text: str) -> tuple[str, ...]:
     """
     seen = _read(text)
     found = tuple(name for name, shape in _SHAPES.items() if shape.search(seen))
-    return found or (("convention",) if instructing_sentence(seen) else ())
+    return found or (("convention",) if has_instructing_sentence(seen) else ())

@@ -27,9 +27,8 @@ def test_a_block_of_the_training_is_one_of_the_archive(seed: int, missing: bool)
     """What the archive lays out of the same passages is the same text."""
     rng = random.Random(seed)
     told = rng.choice((None, ATTRIBUTES[3].values[2]))
-    message, _ = recalled_block(rng, ATTRIBUTES[3].names[0], told)
-    if missing:
-        message = missing_block(rng, ATTRIBUTES[3].names[0], {item.names[0]: item.values[1] for item in ATTRIBUTES[:5]})
+    name, facts = ATTRIBUTES[3].names[0], {item.names[0]: item.values[1] for item in ATTRIBUTES[:5]}
+    message = missing_block(rng, name, facts) if missing else recalled_block(rng, name, told)[0]
     found = lines_of(message["content"])
     passages = []
     for at, (citation, date, source, text) in enumerate(found):
