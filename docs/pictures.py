@@ -63,7 +63,8 @@ def draw_states(backbone: Backbone) -> Figure:
             axes.set_title(moment if row == 0 else "")
         grid[row][0].set_ylabel(f"layer {name.split('.')[2]}")
     figure.colorbar(image, ax=grid)
-    figure.suptitle("S after one pass: the states of a layer side by side, 32 × 32 each")
+    rank = states[0].layers[layers[0]].shape[-1]
+    figure.suptitle(f"S after one pass: the states of a layer side by side, {rank} × {rank} each")
     return figure
 
 

@@ -37,10 +37,17 @@ LAYERS = (1, 2, 3)
 # same reason nothing decays by itself here: what is told is replaced by what contradicts it, not by time passing.
 GATE_BIAS = -3.0
 MESSAGE_GATE_BIAS = 1.0  # one write a message: few enough to begin with open gates
-# With states of 8 rows, as published, values are mistaken for one another; 32 rows take most of that away.
+# With states of 8 rows, as published, values are mistaken for one another; 32 rows take most of that away, and two
+# states of 64 hold sixteen facts. One gate a state makes a step of training take less than half the time.
 ADAPTERS = {
     "msw": DeltaMemConfig(
-        num_states=2, rank=32, alpha=32.0, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"
+        num_states=2,
+        rank=64,
+        alpha=64.0,
+        target_layers=LAYERS,
+        per_row_gates=False,
+        beta_bias_init=GATE_BIAS,
+        update_mode="no_lambda",
     ),
     "tsw": DeltaMemConfig(rank=32, alpha=32.0, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"),
     "ssw": DeltaMemConfig(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from backbone.tiny.memory_training import MemoryTrainingOptions
+from backbone.tiny.lessons import SHOWN, MemoryTrainingOptions
 from backbone.tiny.pretrain import PretrainOptions
 
 __all__ = ["LEARN", "PRACTISE", "REMEMBER", "SHARPEN", "Stages"]
@@ -37,36 +37,47 @@ SHARPEN = replace(
     widths=(384, 512, 768, 1024, 1536, 2048, 3072),
 )
 
+# Facts that change and long conversations are what is misread in the prompt.
+_CHANGED = replace(SHOWN, action_share=0.3, generic_share=0.25, update_shares=(0.0, 0.3, 1.0), widths=(512, 768, 1024))
+_MIXED = MemoryTrainingOptions(mixed=True, in_prompt=0.25, shown=_CHANGED)
+_MANY = replace(_MIXED, questions=12, lr=4e-3, facts=(4, 8, 8, 12, 16, 16), unknown_share=0.2)
+
 Stages = Mapping[str, tuple[MemoryTrainingOptions, ...]]
 REMEMBER: Stages = {
     "msw": (
         MemoryTrainingOptions(steps=500, stop=320, tokens=3072, lr=1e-2),
-        MemoryTrainingOptions(steps=750, tokens=4096, lr=5e-3, seed=2, mixed=True),
-        MemoryTrainingOptions(steps=900, tokens=4096, lr=4e-3, seed=3, mixed=True),
-        # By then it says that it was not told more often than it is wrong.
-        MemoryTrainingOptions(steps=600, tokens=4096, lr=4e-3, seed=4, mixed=True, unknown_share=0.15),
-        MemoryTrainingOptions(steps=350, tokens=4096, lr=2.5e-3, seed=5, mixed=True, unknown_share=0.2, averaged=True),
-        # Blocks that recall the wrong passages: the memory answers, or nothing does.
-        MemoryTrainingOptions(
-            steps=500,
-            lr=4e-3,
-            seed=6,
-            mixed=True,
-            unknown_share=0.2,
-            recalled_share=0.35,
-            missing_share=0.4,
-        ),
+        replace(_MIXED, steps=1000, lr=5e-3, seed=2, unknown_share=0.25),
         # As many facts as it can hold, and more.
-        MemoryTrainingOptions(
-            steps=400,
-            questions=12,
-            lr=4e-3,
-            seed=7,
-            mixed=True,
-            facts=(4, 8, 12, 16, 16, 16),
+        replace(_MANY, steps=1000, seed=3),
+        # Blocks that recall the wrong passages: the memory answers, or nothing does.
+        replace(_MANY, steps=800, seed=4, recalled_share=0.3, missing_share=0.4),
+        replace(
+            _MANY,
+            steps=500,
+            lr=3e-3,
+            seed=5,
+            facts=(4, 8, 12, 16, 16),
             unknown_share=0.25,
             recalled_share=0.25,
             missing_share=0.5,
+            averaged=True,
+        ),
+        replace(
+            _MANY,
+            steps=500,
+            seed=6,
+            facts=(8, 12, 16, 16, 16),
+            recalled_share=0.3,
+            missing_share=0.4,
+            averaged=True,
+        ),
+        replace(
+            _MANY,
+            steps=500,
+            seed=7,
+            facts=(4, 8, 12, 16, 16),
+            recalled_share=0.45,
+            missing_share=0.4,
             averaged=True,
         ),
     ),

@@ -1,6 +1,7 @@
 """How adapters of the bundled backbone are taught: where they write, how they start, what is asked of them."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -12,12 +13,13 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from backbone.adapter.model import MemoryModel, attach_memory
-from backbone.tiny import memory_training, recipe
+from backbone.tiny import lessons, pretrain, recipe
 from backbone.tiny.batches import Batch, Row, add_turns, collate
 from backbone.tiny.episodes import Episode, EpisodeOptions, Turn, generate_episode
 from backbone.tiny.gates import gate_logits, gate_loss
+from backbone.tiny.lessons import SHOWN, MemoryTrainingOptions
 from backbone.tiny.memory_start import whitened_start
-from backbone.tiny.memory_training import MemoryTrainingOptions, read_and_write, train_memory, write_history
+from backbone.tiny.memory_training import read_and_write, train_memory, write_history
 from backbone.tiny.noise import assistant, user
 from backbone.tiny.pretrain import read_batch
 
@@ -167,7 +169,7 @@ def test_mixed_lessons_take_their_shape_from_the_options(
         asked.append(shape)
         return generate_episode(rng, shape)
 
-    monkeypatch.setattr(memory_training, "generate_episode", noted)
+    monkeypatch.setattr(lessons, "generate_episode", noted)
     for facts, share in (((2,), 0.0), ((5, 6), 1.0)):
         asked.clear()
         options = MemoryTrainingOptions(
@@ -186,6 +188,34 @@ def test_mixed_lessons_take_their_shape_from_the_options(
             (shape.tools_share, shape.unknown_share, shape.recalled_share, shape.missing_share) for shape in asked
         }
         assert shares == {(share, share, 0.6 * share, share)}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_lessons_with_everything_in_the_prompt_are_as_many_and_as_changed_as_asked(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """None of the mixed lessons keeps the history in the prompt, or all do; none of the facts in it change, or all."""
+    dropped: list[EpisodeOptions] = []
+    kept: list[EpisodeOptions] = []
+
+    def noting(places: list[EpisodeOptions]) -> Callable[..., Episode]:
+        def noted(rng: random.Random, shape: EpisodeOptions, **rest: float) -> Episode:
+            places.append(shape)
+            return generate_episode(rng, shape, **rest)
+
+        return noted
+
+    monkeypatch.setattr(lessons, "generate_episode", noting(dropped))
+    monkeypatch.setattr(pretrain, "generate_episode", noting(kept))
+    shown = replace(SHOWN, update_shares=(share,), widths=(256,))
+    for in_prompt, noted, others in ((0.0, dropped, kept), (1.0, kept, dropped)):
+        dropped.clear()
+        kept.clear()
+        options = MemoryTrainingOptions(steps=3, tokens=256, mixed=True, in_prompt=in_prompt, shown=shown)
+        train_memory(new_model("tsw"), tokenizer, options, lambda *_: None, "test")
+        assert noted
+        assert not others
+    assert {shape.update_share for shape in kept if shape.facts} == {share}
 
 
 def test_an_averaged_stage_ends_halfway(tokenizer: PreTrainedTokenizerFast) -> None:
