@@ -72,7 +72,7 @@ def draw_state(axes: Axes, state: MemoryState, layer: str) -> Any:
     """Draw the states of one layer beside each other."""
     matrices = torch.cat(list(state.layers[layer][0]), dim=1)
     axes.set(xticks=[], yticks=[])
-    return axes.imshow(matrices.numpy(), cmap="RdBu", vmin=-3, vmax=3)
+    return axes.imshow(matrices.numpy(), cmap="RdBu", vmin=-3, vmax=3, interpolation="nearest")
 
 
 def draw_gates(backbone: Backbone) -> Figure:

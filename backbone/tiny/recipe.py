@@ -38,7 +38,7 @@ LAYERS = (1, 2, 3)
 GATE_BIAS = -3.0
 MESSAGE_GATE_BIAS = 1.0  # one write a message: few enough to begin with open gates
 # With states of 8 rows, as published, values are mistaken for one another; 32 rows take most of that away, and two
-# states of 64 hold sixteen facts. One gate a state makes a step of training take less than half the time.
+# states of 64 hold most of sixteen facts. One gate a state makes a step of training take less than half the time.
 ADAPTERS = {
     "msw": DeltaMemConfig(
         num_states=2,
