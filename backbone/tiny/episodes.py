@@ -9,10 +9,10 @@ from backbone.tiny.actions import ACTION_COLUMNS, ACTIONS, Action
 from backbone.tiny.domain import ATTRIBUTES, Attribute, attribute
 from backbone.tiny.noise import Message, assistant, noise_segment, tool_call, user
 from backbone.tiny.phrasing import PLAIN_REPLIES, RESULTS, SYSTEMS, answer_text, question_text, statement
-from backbone.tiny.quoting import missing_block, noted, recalled_block
+from backbone.tiny.quoting import missing_block, noted, recalled_block, work_block
 from backbone.tiny.toolset import TOOLSETS, Schema, generic_tool_exchange, json_exchange, tool_names
 
-__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "generate_episode", "retold"]
+__all__ = ["Episode", "EpisodeOptions", "Query", "Turn", "generate_episode", "retold", "unrelated_turns"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class EpisodeOptions:
     the value of, beyond those that are so anyway. explained_share: of the calls that depend on a fact, behind a
     sentence that states it, so that what was never told is found missing before a call is begun. missing_share: of the
     recalled blocks, those that do not hold what is asked, so that the conversation itself or the memory must answer.
+    quoted_share: of the unrelated exchanges, those behind a recalled block, which quotes other work. restated_share: of
+    the changes, those said as if for the first time, so that nothing but their place tells which value is the newest.
     """
 
     facts: int
@@ -65,6 +67,8 @@ class EpisodeOptions:
     tools_share: float = 0.3
     recalled_share: float = 0.0
     missing_share: float = 0.0
+    quoted_share: float = 0.0
+    restated_share: float = 0.0
     group_share: float = 0.15
     plain_reply_share: float = 0.25
     acting_facts: int = 0
@@ -78,10 +82,22 @@ def _first(rng: random.Random, options: EpisodeOptions) -> bool:
     return bool(options.value_first_share) and rng.random() < options.value_first_share
 
 
+def _announced(rng: random.Random, options: EpisodeOptions, *, update: bool) -> bool:
+    """Tell whether a statement says that it changes something."""
+    return update and not (options.restated_share and rng.random() < options.restated_share)
+
+
 def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], options: EpisodeOptions) -> list[Turn]:
     """Return one exchange in which the user states `facts`."""
     text = " ".join(
-        statement(rng, item, value, update=update, held_out=options.held_out, value_first=_first(rng, options))
+        statement(
+            rng,
+            item,
+            value,
+            update=_announced(rng, options, update=update),
+            held_out=options.held_out,
+            value_first=_first(rng, options),
+        )
         for item, value, update in facts
     )
     told = tuple((item.names[0], value) for item, value, _ in facts)
@@ -93,9 +109,16 @@ def _telling(rng: random.Random, facts: Sequence[tuple[Attribute, str, bool]], o
     return [Turn(user(text), "fact", facts=told), reply]
 
 
-def _noise(rng: random.Random, tools: frozenset[str]) -> list[Turn]:
-    messages = noise_segment(rng, tools)
-    return [Turn(message, "noise", trained=message["role"] == "assistant") for message in messages]
+def unrelated_turns(rng: random.Random, tools: frozenset[str], quoted_share: float = 0.0) -> list[Turn]:
+    """Return one unrelated exchange, with `quoted_share` as the chance of a recalled block before it."""
+    return _unrelated(rng, noise_segment(rng, tools), tools, quoted_share)
+
+
+def _unrelated(rng: random.Random, exchange: list[Message], tools: frozenset[str], quoted_share: float) -> list[Turn]:
+    turns = [Turn(message, "noise", trained=message["role"] == "assistant") for message in exchange]
+    if quoted_share and rng.random() < quoted_share:
+        turns.insert(0, Turn(work_block(rng, exchange, tools), "recalled"))
+    return turns
 
 
 def _events(
@@ -128,7 +151,7 @@ def _history(
         values.update({item.names[0]: value for item, value, _ in group})
     for _ in range(options.noise):
         at = len(blocks) if options.behind else rng.randrange(len(blocks) + 1)
-        blocks.insert(at, _noise(rng, tools))
+        blocks.insert(at, unrelated_turns(rng, tools, options.quoted_share))
     return [turn for block in blocks for turn in block], values
 
 
@@ -187,15 +210,15 @@ def _toolset(rng: random.Random, options: EpisodeOptions) -> tuple[Schema, ...]:
     return tuple(tools)
 
 
-def _generic(rng: random.Random) -> Episode:
+def _generic(rng: random.Random, quoted_share: float) -> Episode:
     """Return a short conversation about any tool, as every agent has them."""
     schema, exchange = generic_tool_exchange(rng) if rng.random() < 0.85 else (None, json_exchange(rng))
     schemas = [schema] if schema else []
     if schema and rng.random() < 0.3:
         schemas.insert(rng.randrange(2), generic_tool_exchange(rng)[0])
     system = rng.choice(SYSTEMS) if rng.random() < 0.3 else None
-    turns = tuple(Turn(message, "noise", trained=message["role"] == "assistant") for message in exchange)
-    return Episode(system, tuple(schemas), turns, ())
+    turns = _unrelated(rng, exchange, frozenset(), quoted_share)
+    return Episode(system, tuple(schemas), tuple(turns), ())
 
 
 def _chosen(rng: random.Random, facts: int, acting: int, tools: frozenset[str]) -> list[Attribute]:
@@ -211,7 +234,7 @@ def _chosen(rng: random.Random, facts: int, acting: int, tools: frozenset[str]) 
 def generate_episode(rng: random.Random, options: EpisodeOptions, *, generic_share: float = 0.0) -> Episode:
     """Return a new episode drawn from `rng`."""
     if rng.random() < generic_share:
-        return _generic(rng)
+        return _generic(rng, options.quoted_share)
     tools = _toolset(rng, options)
     names = tool_names(tools)
     chosen = _chosen(rng, options.facts, options.acting_facts, names)

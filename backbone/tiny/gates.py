@@ -56,7 +56,7 @@ def gate_loss(logits: Sequence[Tensor], passes: Sequence[Batch], model: MemoryMo
             parts.append(SHUT_WEIGHT * F.relu(shut - SHUT_LOGIT).mean() + shut.sigmoid().mean())
         if told.numel():
             parts.append(OPEN_WEIGHT * F.relu(OPEN_LOGIT - told).mean())
-    return torch.stack(parts).sum()
+    return torch.stack(parts).sum() if parts else logits[0].new_zeros(())
 
 
 def _by_message(z: Tensor, written: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

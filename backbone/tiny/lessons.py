@@ -8,13 +8,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from backbone.tiny.batches import Batch, Row, add_turns, collate, system_row, turns_of
-from backbone.tiny.episodes import Episode, EpisodeOptions, Query, Turn, generate_episode, retold
-from backbone.tiny.noise import noise_segment
+from backbone.tiny.episodes import Episode, EpisodeOptions, Query, generate_episode, retold, unrelated_turns
 from backbone.tiny.pretrain import PretrainOptions
 from backbone.tiny.toolset import tool_names
 
-__all__ = ["SHOWN", "Lesson", "MemoryTrainingOptions", "draw_lesson"]
+__all__ = ["SHOWN", "WORK_WEIGHT", "Lesson", "MemoryTrainingOptions", "draw_lesson"]
 
+QUOTED_SHARE = 0.25  # of the lessons, those in which recalled blocks of other work come before newer exchanges
+WORK_WEIGHT = 0.2  # of what the model says in those that come before a question: the memory must not be in their way
 SHOWN = PretrainOptions(
     other_weight=0.0,
     action_share=0.5,
@@ -23,6 +24,7 @@ SHOWN = PretrainOptions(
     value_first_share=0.2,
     generic_share=0.35,
     explained_share=0.85,
+    quoted_share=0.1,
     widths=(512, 768),
     curriculum=False,
 )
@@ -83,6 +85,7 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
             update_share=rng.choice((0.0, 0.25, 0.5, 1.0)),
             plain_reply_share=0.25,
             value_first_share=0.15,
+            restated_share=0.3,
             explained_share=0.85,
             # Questions of a lesson are as long as the longest: blocks come in few lessons, and there in most questions.
             recalled_share=0.6 * (rng.random() < options.recalled_share),
@@ -101,17 +104,16 @@ def _episode_options(rng: random.Random, progress: float, options: MemoryTrainin
 
 
 def _question_row(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, episode: Episode, query: Query, tail: int
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, episode: Episode, query: Query, tail: int, quoted: float
 ) -> Row:
     """Return what the prompt holds when the history has left it: system, the newest exchanges, the question."""
     row = system_row(tokenizer, episode)
     for _ in range(tail):
-        messages = noise_segment(rng, tool_names(episode.tools))
-        add_turns(row, tokenizer, [Turn(message, "noise") for message in messages])
+        add_turns(row, tokenizer, unrelated_turns(rng, tool_names(episode.tools), quoted))
     if tail and rng.random() < 0.2:
         telling, query = retold(rng, query)
         add_turns(row, tokenizer, [replace(turn, trained=False) for turn in telling])
-    row.weights = [0.0] * len(row.ids)
+    row.weights = [WORK_WEIGHT if w == 1.0 else 0.0 for w in row.weights]
     start = len(row.ids)
     add_turns(row, tokenizer, turns_of(query), query=0)
     row.weights[start:] = [w if w == 1.0 else 0.0 for w in row.weights[start:]]
@@ -121,9 +123,10 @@ def _question_row(
 def draw_lesson(
     rng: random.Random, tokenizer: PreTrainedTokenizerFast, options: MemoryTrainingOptions, progress: float
 ) -> Lesson:
-    """Return a step's material; tools and newer exchanges make long prompts, so all rows have them or none has."""
+    """Return a step's material; tools, newer exchanges and blocks make long prompts: most rows have them, or none."""
     shape = _episode_options(rng, progress, options)
     tail = rng.choice((0, 0, 1)) if options.mixed else 0
+    quoted = 0.6 * (rng.random() < QUOTED_SHARE)
     count = max(2, min(options.episodes, options.tokens // (40 * shape.facts + 50 * shape.noise)))
     histories: list[Row] = []
     asked: list[tuple[Row, int]] = []
@@ -132,7 +135,7 @@ def draw_lesson(
         row = system_row(tokenizer, episode)
         add_turns(row, tokenizer, episode.history)
         histories.append(row)
-        asked += [(_question_row(rng, tokenizer, episode, query, tail), number) for query in episode.queries]
+        asked += [(_question_row(rng, tokenizer, episode, query, tail, quoted), number) for query in episode.queries]
     rng.shuffle(asked)
     width = max(len(row.ids) for row, _ in asked)
     asked = asked[: max(1, options.tokens // width)]

@@ -25,16 +25,20 @@ STATEMENTS = (
     "As for the {a}, take {v}.", "{v} is the {a} of this project.",
 )  # fmt: skip
 # The value comes before what it is the value of, most often as the first word of all, where its tokens are others than
-# after a space. All but the last two are for training only: with them, every value is learned in that place, also the
-# values that are kept from training in the last two.
+# after a space. Those that are spelled out are for training only: with them, every value is learned in that place, also
+# the values that are kept from training in the others.
 VALUE_FIRST = (
     "{v} is our {a}.", "{v} will be the {a}.", "{v} is the {a} here.", "{v} for the {a}, please.",
-    "{v}: that is the {a}.", STATEMENTS[-1], STATEMENTS[-1], STATEMENTS[11],
+    "{v}: that is the {a}.", STATEMENTS[-1], STATEMENTS[-1], STATEMENTS[11], STATEMENTS[1], STATEMENTS[1],
+    STATEMENTS[5],
 )  # fmt: skip
 UPDATES = (
     "Change of plan: the {a} is now {v}.", "We switched the {a} to {v}.", "The {a} has changed to {v}.",
     "Forget the old {a}, it is {v} now.", "Update: the {a} is {v}.", "I changed my mind, the {a} is {v}.",
     "The {a} is no longer the same, use {v}.", "From today the {a} is {v} instead.",
+)  # fmt: skip
+VALUE_FIRST_UPDATES = (
+    STATEMENTS[1], STATEMENTS[1], "{v} is the {a} now.", "Take {v} as the {a} instead.", "We now use {v} as the {a}.",
 )  # fmt: skip
 QUESTIONS = (
     "What is the {a}?", "Which {a} do we use?", "Remind me of the {a}.", "Do you remember the {a}?",
@@ -80,8 +84,8 @@ def statement(
     before what it is the value of; it has to be read backwards.
     """
     templates = (*UPDATES, *STATEMENTS[:2]) if update else (*STATEMENTS, *item.statements, *item.statements)
-    if value_first and not update:
-        templates = VALUE_FIRST
+    if value_first:
+        templates = VALUE_FIRST_UPDATES if update else VALUE_FIRST
     fitting = [t for t in templates if is_held_out(item.names[0], value, t) == held_out]
     text = rng.choice(fitting or templates).format(a=rng.choice(item.names), v=value)
     return text[0].upper() + text[1:] if text[0] != value[0] else text

@@ -29,7 +29,9 @@ class PretrainOptions:
     value_first_share: of the statements, in phrasings that name the value first. generic_share: of the conversations,
     about tools of other agents. unknown_share: of the requests, about what was never said. update_shares: of the facts,
     those that are changed later; drawn for each conversation. explained_share: of the calls, behind the fact that they
-    are made from. reach: how far positions jump, in what the row leaves of 4,096; without a curriculum.
+    are made from. quoted_share: of the unrelated exchanges, behind a recalled block of other work. restated_share:
+    of the changes, said as if for the first time. reach: how far positions jump, in what the row leaves of 4,096;
+    without a curriculum.
     """
 
     steps: int = 1000
@@ -46,6 +48,8 @@ class PretrainOptions:
     unknown_share: float = 0.15
     update_shares: tuple[float, ...] = (0.3,)
     explained_share: float = 0.0
+    quoted_share: float = 0.0
+    restated_share: float = 0.0
     reach: float = 1.0
     widths: tuple[int, ...] = ()
     curriculum: bool = True
@@ -99,6 +103,8 @@ def _shape(rng: random.Random, width: int, progress: float, options: PretrainOpt
         acting_facts=options.acting_facts,
         value_first_share=options.value_first_share,
         explained_share=options.explained_share,
+        quoted_share=options.quoted_share,
+        restated_share=options.restated_share,
     )
 
 
@@ -110,13 +116,14 @@ def training_batch(
         progress = 0.35 + 0.65 * progress
     width = rng.choice(options.widths) if options.widths else _width(rng, progress)
     generic = 0.0 if progress < 0.1 else options.generic_share
+    unrelated = EpisodeOptions(0, 1, 0, quoted_share=options.quoted_share)
     rows: list[Row] = []
     while len(rows) < max(1, options.tokens // width):
         row = flat_row(
             tokenizer, generate_episode(rng, _shape(rng, width, progress, options), generic_share=generic), width
         )
         while len(row.ids) < width * 0.75:  # short conversations share a row, as turns of one longer conversation do
-            extra = flat_row(tokenizer, generate_episode(rng, EpisodeOptions(0, 1, 0), generic_share=generic), width)
+            extra = flat_row(tokenizer, generate_episode(rng, unrelated, generic_share=generic), width)
             if len(row.ids) + len(extra.ids) > width:
                 break
             extend_row(row, extra)
@@ -140,13 +147,16 @@ def read_batch(model: PreTrainedModel, batch: Batch, positions: Tensor) -> Tenso
 
 
 def weighted_loss(model: PreTrainedModel, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the weighted mean of the token losses, and the predictions and the places `[N, 2]` they were made for."""
+    """Return the weighted mean of the token losses, and the predictions and the places `[N, 2]` they were made for.
+
+    The mean is 0 where no token has a weight: a short row may hold nothing but a recalled block.
+    """
     places = (batch.weights[:, 1:] > 0).nonzero()
     rows, columns = places[:, 0], places[:, 1]
     logits = F.linear(hidden[rows, columns], model.get_parameter("model.embed_tokens.weight"))
     targets, weights = batch.ids[rows, columns + 1], batch.weights[rows, columns + 1]
     losses = F.cross_entropy(logits, targets, reduction="none")
-    return (losses * weights).sum() / weights.sum(), logits.argmax(-1), places
+    return (losses * weights).sum() / weights.sum().clamp_min(1.0), logits.argmax(-1), places
 
 
 def exact_answers(batch: Batch, predicted: Tensor, places: Tensor) -> tuple[int, int]:
@@ -190,8 +200,9 @@ def pretrain(
         started = time.perf_counter()
         # What has to be found is learned first where it is near, and only then from anywhere.
         reach = max(0.0, 2 * progress - 1) if options.curriculum else options.reach
-        hidden = read_batch(model, batch, jumping_positions(rng, batch, reach))
-        loss, predicted, places = weighted_loss(model, hidden, batch)
+        positions = jumping_positions(rng, batch, reach)
+        with torch.autocast(model.device.type, dtype=torch.bfloat16):
+            loss, predicted, places = weighted_loss(model, read_batch(model, batch, positions), batch)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:

@@ -9,6 +9,7 @@ import argparse
 import shutil
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -26,7 +27,7 @@ from backbone.adapter.model import MemoryModel, attach_memory
 from backbone.tiny.memory_start import whitened_start
 from backbone.tiny.memory_training import train_memory
 from backbone.tiny.pretrain import PretrainOptions, Report, pretrain
-from backbone.tiny.stages import LEARN, PRACTISE, REMEMBER, SHARPEN, Stages
+from backbone.tiny.stages import LEARN, POLISH, PRACTISE, REMEMBER, SHARPEN, Stages
 from backbone.tiny.tokenizer import train_tokenizer
 
 __all__ = ["FULL", "QUICK", "Recipe", "kept", "main", "run_recipe"]
@@ -38,7 +39,7 @@ LAYERS = (1, 2, 3)
 GATE_BIAS = -3.0
 MESSAGE_GATE_BIAS = 1.0  # one write a message: few enough to begin with open gates
 # With states of 8 rows, as published, values are mistaken for one another; 32 rows take most of that away, and two
-# states of 64 hold most of sixteen facts. One gate a state makes a step of training take less than half the time.
+# states of 64 hold sixteen facts. One gate a state makes a step of training take about half the time.
 ADAPTERS = {
     "msw": DeltaMemConfig(
         num_states=2,
@@ -49,7 +50,14 @@ ADAPTERS = {
         beta_bias_init=GATE_BIAS,
         update_mode="no_lambda",
     ),
-    "tsw": DeltaMemConfig(rank=32, alpha=32.0, target_layers=LAYERS, beta_bias_init=GATE_BIAS, update_mode="no_lambda"),
+    "tsw": DeltaMemConfig(
+        rank=64,
+        alpha=64.0,
+        target_layers=LAYERS,
+        per_row_gates=False,
+        beta_bias_init=GATE_BIAS,
+        update_mode="no_lambda",
+    ),
     "ssw": DeltaMemConfig(
         granularity="message",
         rank=32,
@@ -63,12 +71,17 @@ ADAPTERS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Set every size of the training: the backbone's phases, then, with the backbone frozen, each adapter's stages."""
+    """Set every size of the training: the backbone's phases, then, with the backbone frozen, each adapter's stages.
+
+    backbone: phases, one after the other. branches: phases that all begin where those end; with them, the decoder is
+    the mean of where those end and of where the branches end (model soups, arXiv 2203.05482).
+    """
 
     vocab_size: int = 3072
     tokenizer_episodes: int = 6000
     start_conversations: int = 300
     backbone: Sequence[PretrainOptions] = (LEARN, PRACTISE, SHARPEN)
+    branches: Sequence[PretrainOptions] = POLISH
     memory: Stages = field(default_factory=lambda: REMEMBER)
 
 
@@ -77,6 +90,7 @@ QUICK = Recipe(
     tokenizer_episodes=300,
     start_conversations=30,
     backbone=[replace(phase, steps=4, tokens=768) for phase in FULL.backbone],
+    branches=[replace(phase, steps=4, tokens=768) for phase in FULL.branches],
     memory={
         name: tuple(replace(stage, steps=2, stop=None, tokens=512, episodes=2, questions=2) for stage in stages)
         for name, stages in FULL.memory.items()
@@ -128,7 +142,7 @@ def run_recipe(recipe: Recipe, out: Path, console: Console, work: Path | None = 
 def _backbone(
     recipe: Recipe, tokenizer: PreTrainedTokenizerFast, report: Report, work: Path | None
 ) -> Qwen3ForCausalLM:
-    """Take the backbone through its phases."""
+    """Take the backbone through its phases, then through its branches, and return the mean of their weights."""
     places = [kept(work, f"backbone-{n}", recipe, recipe.backbone[:n]) for n in range(1, len(recipe.backbone) + 1)]
     done, last = _newest(places)
     model = None if last is None else Qwen3ForCausalLM.from_pretrained(last, dtype=torch.float32)
@@ -137,7 +151,33 @@ def _backbone(
         _keep(places[phase], model.save_pretrained)
     if model is None:
         raise ValueError("a recipe needs a phase of the backbone")
-    return model
+    return _mean([model, *(_branch(model, n, recipe, tokenizer, report, work) for n in range(len(recipe.branches)))])
+
+
+def _branch(
+    model: Qwen3ForCausalLM,
+    number: int,
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    report: Report,
+    work: Path | None,
+) -> Qwen3ForCausalLM:
+    """Return a copy of the backbone that has gone through one of its branches."""
+    options = recipe.branches[number]
+    place = kept(work, f"branch-{number + 1}", recipe, (recipe.backbone, options))
+    if place is not None and place.exists():
+        return Qwen3ForCausalLM.from_pretrained(place, dtype=torch.float32)
+    branch = pretrain(tokenizer, options, report, f"backbone, branch {number + 1}", deepcopy(model))
+    _keep(place, branch.save_pretrained)
+    return branch
+
+
+def _mean(models: Sequence[Qwen3ForCausalLM]) -> Qwen3ForCausalLM:
+    """Return a model with the mean of the models' weights."""
+    mean = deepcopy(models[0])
+    weights = [model.state_dict() for model in models]
+    mean.load_state_dict({name: torch.stack([each[name] for each in weights]).mean(0) for name in weights[0]})
+    return mean
 
 
 def _adapter(
@@ -150,7 +190,10 @@ def _adapter(
 ) -> MemoryModel:
     """Take a new adapter of the frozen backbone through its stages."""
     stages = recipe.memory[name]
-    places = [kept(work, f"{name}-{n}", recipe, (recipe.backbone, stages[:n])) for n in range(1, len(stages) + 1)]
+    places = [
+        kept(work, f"{name}-{n}", recipe, (recipe.backbone, recipe.branches, stages[:n]))
+        for n in range(1, len(stages) + 1)
+    ]
     done, last = _newest(places)
     if last is not None:
         adapter = load_adapter(frozen, last)

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,63 @@ def test_blocks_that_miss_the_question_leave_the_answer_to_the_conversation(miss
             assert query.value is not None or query.attribute not in stated
     assert told > 50
     assert (held > 50, from_block > 50) == (missing == 0.0, missing == 0.0)
+
+
+@pytest.mark.parametrize("quoted", [0.0, 1.0])
+@pytest.mark.parametrize("generic", [0.0, 1.0])
+def test_blocks_before_unrelated_work_quote_other_work(quoted: float, generic: float) -> None:
+    """None of the exchanges or each has one; what was done at the same request before is in some of them, not in all.
+
+    Nothing in a block is what the model learns to say, and none states a fact.
+    """
+    options = EpisodeOptions(2, 3, 1, tools_share=0.5, quoted_share=quoted)
+    blocks = same = 0
+    for seed in range(30):
+        history = generate_episode(random.Random(seed), options, generic_share=generic).history
+        for block, behind in pairwise(history):
+            assert (block.kind == "recalled") == (block.message["role"] == "system")
+            if block.kind == "recalled":
+                blocks += 1
+                same += f"user: {behind.message['content'][:20]}" in block.message["content"]
+                assert behind.kind == "noise"
+                assert behind.message["role"] == "user"
+                assert not block.trained
+                assert not block.facts
+                assert not any(name in block.message["content"] for name in ("Noted: ", "unknown to me"))
+    assert blocks == (0 if not quoted else 30 if generic else 90)
+    assert bool(same) == bool(quoted)
+    assert same < max(1, blocks)
+
+
+@pytest.mark.parametrize("restated", [0.0, 1.0])
+def test_changes_are_announced_or_said_as_if_for_the_first_time(restated: float) -> None:
+    """What holds is the newest value either way."""
+    options = EpisodeOptions(4, 0, 8, update_share=1.0, group_share=0.0, restated_share=restated)
+    announced = changes = 0
+    for seed in range(30):
+        episode = generate_episode(random.Random(seed), options)
+        told: dict[str, str] = {}
+        for turn in episode.history:
+            for name, value in turn.facts if turn.message["role"] == "user" else ():
+                names = next(item.names for item in ATTRIBUTES if item.names[0] == name)
+                sayings = {form.format(a=other, v=value).lower() for form in UPDATES for other in names}
+                changes += name in told
+                announced += turn.message["content"].lower() in sayings
+                told[name] = value
+        assert all(query.value == told.get(query.attribute) for query in episode.queries)
+    assert changes == 120
+    assert announced == 0 if restated else announced > 60
+
+
+@pytest.mark.parametrize("update", [False, True])
+@pytest.mark.parametrize("value_first", [False, True])
+def test_a_statement_names_the_value_first_where_it_is_asked_to(*, update: bool, value_first: bool) -> None:
+    """A first statement and a changed one; otherwise most name first what it is the value of."""
+    item, rng = ATTRIBUTES[0], random.Random(1)
+    said = [statement(rng, item, "VALUE", update=update, value_first=value_first) for _ in range(200)]
+    first = sum(all(text.index("VALUE") < text.index(name) for name in item.names if name in text) for text in said)
+
+    assert first == 200 if value_first else first < 120
 
 
 def test_every_action_has_an_attribute() -> None:

@@ -17,7 +17,7 @@ from backbone.tiny import lessons, pretrain, recipe
 from backbone.tiny.batches import Batch, Row, add_turns, collate
 from backbone.tiny.episodes import Episode, EpisodeOptions, Turn, generate_episode
 from backbone.tiny.gates import gate_logits, gate_loss
-from backbone.tiny.lessons import SHOWN, MemoryTrainingOptions
+from backbone.tiny.lessons import SHOWN, WORK_WEIGHT, MemoryTrainingOptions, draw_lesson
 from backbone.tiny.memory_start import whitened_start
 from backbone.tiny.memory_training import read_and_write, train_memory, write_history
 from backbone.tiny.noise import assistant, user
@@ -188,6 +188,17 @@ def test_mixed_lessons_take_their_shape_from_the_options(
             (shape.tools_share, shape.unknown_share, shape.recalled_share, shape.missing_share) for shape in asked
         }
         assert shares == {(share, share, 0.6 * share, share)}
+
+
+def test_what_the_model_says_before_a_question_counts_a_little(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Newer exchanges stay in the prompt of some mixed lessons; the answer itself counts in full."""
+    options = MemoryTrainingOptions(tokens=256, episodes=2, questions=2, mixed=True)
+    found = set()
+    for seed in range(12):
+        questions = draw_lesson(random.Random(seed), tokenizer, options, 0.5).questions
+        found |= set(questions.weights.unique().tolist())
+        assert (questions.weights[questions.queries >= 0] == 1.0).all()
+    assert sorted(found) == pytest.approx([0.0, WORK_WEIGHT, 1.0])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backbone import load_adapter
@@ -35,8 +37,16 @@ def test_quick_recipe_makes_every_file(tmp_path: Path, monkeypatch: pytest.Monke
         model = AutoModelForCausalLM.from_pretrained(whole / "model")
         assert load_adapter(model, whole / "adapters" / name).config == config
 
+    ends = [
+        load_file(next(work.glob(f"{name}-*")) / "model.safetensors") for name in ("backbone-3", "branch-1", "branch-2")
+    ]
+    for name, weight in load_file(whole / "model" / "model.safetensors").items():
+        torch.testing.assert_close(weight, torch.stack([end[name] for end in ends]).mean(0))
+        assert weight.dim() == 1 or not torch.equal(weight, ends[0][name])
+
     for place in (
         *work.glob("backbone-[13]-*"),
+        *work.glob("branch-2-*"),
         *work.glob("msw-[4-7]-*"),
         *work.glob("tsw-*"),
         *work.glob("ssw-[34]-*"),
@@ -47,6 +57,7 @@ def test_quick_recipe_makes_every_file(tmp_path: Path, monkeypatch: pytest.Monke
     main()
     assert {name.rsplit("-", 1)[0] for name in left} == {
         "backbone-2",
+        "branch-1",
         *(f"msw-{n}" for n in (1, 2, 3)),
         "ssw-1",
         "ssw-2",
