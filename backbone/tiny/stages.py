@@ -68,6 +68,9 @@ _CHANGED = replace(
 _MIXED = MemoryTrainingOptions(mixed=True, in_prompt=0.25, shown=_CHANGED)
 _MANY = replace(_MIXED, questions=12, lr=4e-3, facts=(4, 8, 8, 12, 16, 16), unknown_share=0.2)
 
+# Long prompts are what the memory of messages gets in the way of.
+_READING = replace(_MIXED, tokens=3072, shown=replace(_CHANGED, widths=(512, 1024, 2048, 3072)))
+
 Stages = Mapping[str, tuple[MemoryTrainingOptions, ...]]
 REMEMBER: Stages = {
     "msw": (
@@ -116,7 +119,7 @@ REMEMBER: Stages = {
     "ssw": (
         MemoryTrainingOptions(steps=500, stop=360, tokens=2560, episodes=40, questions=3, lr=1e-2, easy=1.0),
         MemoryTrainingOptions(steps=400, tokens=2560, episodes=24, questions=5, lr=1e-2, seed=2, easy=0.0),
-        MemoryTrainingOptions(steps=500, tokens=3072, lr=5e-3, seed=3, mixed=True, unknown_share=0.2),
-        MemoryTrainingOptions(steps=500, tokens=3072, lr=4e-3, seed=4, mixed=True),
+        replace(_READING, steps=700, seed=3, unknown_share=0.2),
+        replace(_READING, steps=700, lr=4e-3, seed=4),
     ),
 }
